@@ -1,0 +1,42 @@
+# Each target makes .venv and fills it when it is not there; nothing needs to be installed by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: run test check fix bench stress clean
+
+run: $(INSTALLED)
+	$(BIN)/python run.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not stress"
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/petsage check
+
+fix: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python scripts/write_generated.py
+
+bench: $(INSTALLED)
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --upgrade pip
+	.venv-bench/bin/pip install --quiet --editable . --requirement benchmarks/requirements.txt
+	.venv-bench/bin/python -m benchmarks
+
+stress: $(INSTALLED)
+	$(BIN)/python -m pytest -m stress
+
+clean:
+	rm -rf .venv .venv-bench
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PetSage needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; say which one to take: make PYTHON=python3.13")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable . --group dev
+	@touch $@

@@ -1,0 +1,68 @@
+"""The smoke test's endpoints."""
+
+import logging
+from datetime import UTC, datetime
+
+from petsage import Reply, Routes, prove
+
+from .models import Proof, SinkProof, SmokeTestReceipt, SmokeTestResponse
+
+logger = logging.getLogger(__name__)
+routes = Routes()
+
+LOG_MESSAGE = "Smoke test endpoint executed successfully. Verifying logging pipeline."
+SUMMARY = "Perform a system smoke test"
+
+RECEIPT = SmokeTestReceipt(
+    status="ok",
+    message="PetSage Backend is operational.",
+    agent="PetSage Backend Feature Builder Agent",
+    feature_generated="smoke_test",
+)
+
+
+@routes.get(
+    "/smoke-test",
+    summary=SUMMARY,
+    description=(
+        "Verifies, for monitors and those on call, that the service answers and that its logging "
+        "pipeline takes a line: each call logs one and says what became of it in each sink. "
+        "Answers 503 when a sink that is required did not take it."
+    ),
+    tags=["System"],
+    answers={503: SmokeTestResponse},
+)
+async def run_smoke_test() -> SmokeTestResponse | Reply[SmokeTestResponse]:
+    """Log one line and say what became of it."""
+    receipt = await prove(logger, LOG_MESSAGE)
+    missing = receipt.missing
+    response = SmokeTestResponse(
+        status="ok" if missing is None else "fail",
+        message="PetSage service is healthy. Log verification message generated."
+        if missing is None
+        else f"The log line did not reach the sink {missing.name}: {missing.error}.",
+        timestamp=datetime.now(UTC),
+        proof=Proof(
+            marker=receipt.marker,
+            sinks=[
+                SinkProof(name=sink.name, state=sink.state, error=sink.error, took_ms=sink.took_ms)
+                for sink in receipt.sinks
+            ],
+        ),
+    )
+    headers = {"Cache-Control": "no-store", "X-Log-Marker": receipt.marker}
+    return Reply(response, status=None if missing is None else 503, headers=headers)
+
+
+@routes.get(
+    "/smoke_test",
+    summary=SUMMARY,
+    description=(
+        "Returns a success response if the API is running correctly. "
+        "Confirms builder functionality."
+    ),
+    tags=["Health"],
+)
+async def get_receipt() -> Reply[SmokeTestReceipt]:
+    """Say that the API runs, and what the builder made."""
+    return Reply(RECEIPT, headers={"Cache-Control": "no-store"})

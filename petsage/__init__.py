@@ -1,0 +1,29 @@
+"""PetSage: a backend in which a feature is a folder and the health check tells the truth."""
+
+from aiohttp.web import AppKey, Request, StreamResponse
+
+from petsage.errors import Problem
+from petsage.feature import SETTINGS, Feature, Routes
+from petsage.health import Check
+from petsage.logs.pipeline import Receipt, SinkReceipt, prove
+from petsage.signature import Body, Cookie, FromApp, Header, Query, Reply
+
+__all__ = [
+    "SETTINGS",
+    "AppKey",
+    "Body",
+    "Check",
+    "Cookie",
+    "Feature",
+    "FromApp",
+    "Header",
+    "Problem",
+    "Query",
+    "Receipt",
+    "Reply",
+    "Request",
+    "Routes",
+    "SinkReceipt",
+    "StreamResponse",
+    "prove",
+]

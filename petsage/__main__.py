@@ -1,0 +1,5 @@
+"""`python -m petsage` is `petsage`."""
+
+from petsage.cli import main
+
+main()

@@ -1,0 +1,256 @@
+"""The command line: `petsage serve · check · features · openapi · logs`."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from petsage.errors import Finding, PetSageError, StartError
+from petsage.log_reader import LineFilter, show_lines
+from petsage.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from petsage.catalog import Entry
+    from petsage.loader import Candidate
+
+# Commands import what they need themselves: `petsage logs` needs no web server.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option("--folder", help="A folder of features; may be given several times."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+@app.callback()
+def petsage() -> None:
+    """PetSage: a feature is a folder, and the health check tells the truth."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.")] = None,
+    folders: Folders = None,
+) -> None:
+    """Serves the features until it is told to stop."""
+    from petsage.server import run_server
+
+    server = {"host": host, "port": port}
+    flags: dict[str, dict[str, Any]] = {
+        "server": {key: value for key, value in server.items() if value is not None},
+        "catalog": {"folders": folders} if folders else {},
+    }
+    run_server(load_settings(flags), announce=_announce if sys.stderr.isatty() else None)
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of features, or one feature's; else those of the settings."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Says everything that is wrong with every feature, without serving; exit code 1 if any is."""
+    candidates = _load(load_settings(), folder)
+    findings = [finding for candidate in candidates for finding in candidate.findings]
+    errors = sum(finding.level == "error" for finding in findings)
+    failed = sum(bool(candidate.errors) for candidate in candidates)
+    if as_json:
+        features = [
+            {
+                "name": candidate.name,
+                "ok": not candidate.errors,
+                "findings": [dataclasses.asdict(finding) for finding in candidate.findings],
+            }
+            for candidate in candidates
+        ]
+        summary = {"features": features, "errors": errors, "warnings": len(findings) - errors}
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        for finding in findings:
+            _print_finding(finding)
+        typer.echo(
+            f"{_counted(len(candidates), 'feature')}: {len(candidates) - failed} right, "
+            f"{failed} wrong ({_counted(errors, 'error')}, "
+            f"{_counted(len(findings) - errors, 'warning')})"
+        )
+    if errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
+    """Shows every feature: what it is called, whether it can be served, its routes, and why not."""
+    from petsage.catalog import entry_of
+
+    settings = load_settings({"catalog": {"folders": folders} if folders else {}})
+    entries = [entry_of(candidate) for candidate in _load(settings, None)]
+    rows = [
+        (
+            entry.name,
+            entry.version or "",
+            "failed" if entry.state == "failed" else "ready",
+            ", ".join(entry.routes),
+            entry.why,
+        )
+        for entry in entries
+    ]
+    rows += [(name, "", "disabled", "", "[catalog].disabled") for name in settings.catalog.disabled]
+    columns = ("name", "version", "state", "routes", "why")
+    if as_json:
+        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    colours = {"ready": "green", "failed": "red", "disabled": "yellow"}
+    for name, version, state, routes, why in rows:
+        table.add_row(name, version, f"[{colours[state]}]{state}[/]", _plain(routes), _plain(why))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@app.command()
+def openapi(folders: Folders = None) -> None:
+    """Prints the OpenAPI document of every feature that can be served."""
+    from petsage.openapi import DocumentedFeature, build_document
+    from petsage.system import SYSTEM_FEATURES
+
+    settings = load_settings({"catalog": {"folders": folders} if folders else {}})
+    document = build_document(
+        DocumentedFeature(candidate.name, tuple(candidate.routes))
+        for candidate in _load(settings, None, system=SYSTEM_FEATURES)
+        if not candidate.errors
+    )
+    typer.echo(json.dumps(document, indent=2))
+
+
+@app.command()
+def logs(
+    file: Annotated[
+        Path | None, typer.Argument(help="A file of log lines; standard input if left out.")
+    ] = None,
+    *,
+    level: Annotated[str | None, typer.Option(help="This level, and those more severe.")] = None,
+    logger: Annotated[str | None, typer.Option(help="This logger, and those below it.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="The lines of one request, by its whole id.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the lines as they are, for machines.")
+    ] = False,
+) -> None:
+    """Shows log lines to people: coloured, filtered, and safe for a terminal."""
+    try:
+        line_filter = LineFilter(level, logger, request_id)
+    except ValueError as error:
+        raise StartError(f"--level {level}: {error}", fix="name one of these") from None
+    try:
+        with _opened(file) as source:
+            show_lines(
+                source,
+                sys.stdout,
+                line_filter=line_filter,
+                colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+                raw=as_json,
+            )
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); the interpreter must not flush into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; a PetSageError becomes one line on stderr and exit code 1."""
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except PetSageError as error:
+        typer.echo(f"petsage: {error}", err=True)
+        sys.exit(1)
+
+
+def _load(
+    settings: Settings, folder: Path | None, *, system: dict[str, Any] | None = None
+) -> "list[Candidate]":
+    """Every feature found, checked and imported; those of the core only where asked for."""
+    from petsage.loader import load_features
+    from petsage.system import SYSTEM_FEATURES
+
+    folders, only = settings.catalog.folders, None
+    if folder is not None:
+        if not folder.is_dir():
+            raise StartError(
+                f"{folder} is no folder", fix="name a folder of features, or one's own"
+            )
+        folders = [folder]
+        if (folder / "__init__.py").exists():
+            folder = folder.absolute()
+            folders, only = [Path(os.path.relpath(folder.parent))], folder.name
+    # What a feature prints while it is imported is no part of this command's output.
+    with contextlib.redirect_stdout(sys.stderr):
+        candidates = load_features(
+            folders,
+            settings=settings.features,
+            disabled=settings.catalog.disabled,
+            system=SYSTEM_FEATURES,
+            only=only,
+        )
+    return [each for each in candidates if each.folder is not None or system is not None]
+
+
+def _announce(address: str, entries: "list[Entry]") -> None:
+    """One line for the person at the terminal; the log has all of it, too."""
+    serving = [each.name for each in entries if each.state == "serving" and not each.system]
+    failed = [each.name for each in entries if each.state == "failed"]
+    aside = f"; set aside: {', '.join(failed)} (`petsage check` says why)" if failed else ""
+    typer.echo(f"PetSage serves {', '.join(serving) or 'no feature'} on {address}{aside}", err=True)
+
+
+def _print_finding(finding: Finding) -> None:
+    place = f"{finding.file}:{finding.line}" if finding.line else finding.file
+    colour = typer.colors.RED if finding.level == "error" else typer.colors.YELLOW
+    level = typer.style(finding.level, fg=colour)
+    typer.echo(f"{place}: {level} {finding.id}: {finding.problem}\n    fix: {finding.fix}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _plain(text: str) -> str:
+    """Text with nothing that rich would take for markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextlib.contextmanager
+def _opened(file: Path | None) -> Iterator[BinaryIO]:
+    if file is None:
+        yield sys.stdin.buffer
+        return
+    try:
+        with file.open("rb") as source:
+            yield source
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StartError(
+            f"{file} cannot be read: {error.strerror}", fix="name a file that you may read"
+        ) from None

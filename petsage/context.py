@@ -1,0 +1,104 @@
+"""What is true of the request in hand: its id, its trace and the feature that answers it.
+
+One `RequestContext` is made for each request and kept in a context variable, so that every
+log line written on the way, also from `asyncio.to_thread`, names the request it belongs to.
+"""
+
+import re
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from random import getrandbits
+from typing import NamedTuple
+
+# What a client may choose as its request id: printable, short, and harmless in a log or a shell.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class TraceContext(NamedTuple):
+    """A position in a distributed trace, as W3C Trace Context names its parts."""
+
+    trace_id: str
+    span_id: str
+    flags: str
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """The request in hand.
+
+    Attributes:
+        request_id: the client's `X-Request-ID` where it is well-formed, else 32 hex digits.
+        trace_id: 32 hex digits, the caller's where it sent a `traceparent`.
+        span_id: 16 hex digits, this request's own.
+        trace_flags: 2 hex digits, the caller's, else "00": nobody has decided to record it.
+        started: `time.perf_counter()` when the request was taken up, in seconds.
+        feature: the name of the feature that answers, None before a route is found.
+        route: the path template that matched, None where none did.
+    """
+
+    request_id: str
+    trace_id: str
+    span_id: str
+    trace_flags: str
+    started: float
+    feature: str | None = None
+    route: str | None = None
+
+    @property
+    def traceparent(self) -> str:
+        """This request as the `traceparent` of what it calls, and of its answer."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.trace_flags}"
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("petsage_request", default=None)
+
+current_request = _current.get
+"""The context of the request in hand, None outside of one."""
+
+set_current_request = _current.set
+"""Makes a context that of the running task; each request runs in a task of its own."""
+
+
+def parse_traceparent(header: str) -> TraceContext | None:
+    """The trace context that `header` carries, or None where it carries none.
+
+    Args:
+        header: a W3C `traceparent`, 55 ASCII characters ("00-<32 hex>-<16 hex>-<2 hex>");
+            versions after 00 may be longer.
+
+    A malformed header counts as none: the request starts a trace of its own.
+    Source: W3C Trace Context, section 3.2.
+    """
+    match = _TRACEPARENT.fullmatch(header)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, rest = match.groups()
+    if version == "ff" or (version == "00" and rest is not None):
+        return None
+    if trace_id == "0" * 32 or span_id == "0" * 16:
+        return None
+    return TraceContext(trace_id, span_id, flags)
+
+
+def new_request_context(
+    request_id: str | None = None, traceparent: str | None = None
+) -> RequestContext:
+    """The context of a request that begins now.
+
+    Args:
+        request_id: the `X-Request-ID` header; one that is not well-formed (1 to 128 letters,
+            digits or `._~:@/+=-`) is replaced.
+        traceparent: the header of that name; a malformed one counts as none.
+    """
+    if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+        request_id = f"{getrandbits(128):032x}"
+    trace = parse_traceparent(traceparent) if traceparent is not None else None
+    # An id of zeros is invalid (W3C Trace Context 3.2.2), so one bit is always set.
+    span_id = f"{getrandbits(64) | 1:016x}"
+    if trace is None:
+        trace_id, flags = f"{getrandbits(128) | 1:032x}", "00"
+    else:
+        trace_id, flags = trace.trace_id, trace.flags
+    return RequestContext(request_id, trace_id, span_id, flags, time.perf_counter())

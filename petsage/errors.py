@@ -1,0 +1,229 @@
+"""Every error: what is wrong and how to mend it.
+
+Two kinds live here. `PetSageError` and its children stop a start or set a feature aside, and
+carry a fix for the developer. `Problem` is what a caller of the API gets: RFC 9457.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
+
+class PetSageError(Exception):
+    """Something that stops PetSage or a feature, and what mends it.
+
+    Args:
+        problem: one line that names the place and shows the value.
+        fix: the next step, as an imperative.
+    """
+
+    def __init__(self, problem: str, *, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}; fix: {self.fix}"
+
+
+class SettingsError(PetSageError):
+    """The settings cannot be used."""
+
+
+class StartError(PetSageError):
+    """The process cannot start: a port that is taken, a required feature that failed."""
+
+
+class FeatureError(PetSageError):
+    """A feature that cannot be what it declares."""
+
+
+def nearest(name: str, right: Iterable[str]) -> str | None:
+    """The right name that `name` was most likely meant to be, None where none is near."""
+    matches = difflib.get_close_matches(name, list(right), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, right: Sequence[str]) -> str:
+    """A fix for a wrong name: the nearest right one, else all of them."""
+    match = nearest(name, right)
+    if match is not None:
+        return f"did you mean `{match}`?"
+    if not right:
+        return "there is none to choose from; leave it out"
+    return "choose one of " + ", ".join(f"`{each}`" for each in sorted(right))
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong with what was sent; never the value itself."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    where: str = Field(
+        alias="in",
+        description="The part of the request: path, query, header, cookie or body.",
+        examples=["body"],
+    )
+    pointer: str = Field(
+        description="The place in that part, as a JSON Pointer (RFC 6901).",
+        examples=["/owner/name"],
+    )
+    detail: str = Field(description="What is wrong there.", examples=["Field required"])
+    type: str = Field(description="The kind of error, stable for machines.", examples=["missing"])
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field("about:blank", description="A URI that names the kind of problem.")
+    title: str = Field(description="What the status means.", examples=["Not Found"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="What went wrong this time.", examples=["No pet has the id 7"])
+    request_id: str = Field(
+        description="The id under which the log tells about this request.",
+        examples=["0af7651916cd43dd8448eb211c80319c"],
+    )
+    errors: list[FieldProblem] | None = Field(
+        None, description="Each wrong field, where the input was refused."
+    )
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """Raised by a handler, or a middleware, to answer with an error.
+
+    Args:
+        status: the HTTP status, 400 to 599.
+        detail: what went wrong this time, for the caller; nothing of the inside.
+        title: what this kind of problem is called; the status's phrase where left out.
+        type: a URI that names the kind of problem.
+        headers: further headers of the answer.
+        extensions: further members of the document, JSON values.
+
+    Raises:
+        ValueError: the status is not one of an error, or an extension's name is taken.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        title: str | None = None,
+        type: str = "about:blank",  # noqa: A002 - the RFC's name
+        headers: Mapping[str, str] | None = None,
+        **extensions: Any,
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"a problem's status is 400 to 599, not {status}")
+        if "request_id" in extensions:
+            raise ValueError("`request_id` is the server's to say; name the extension otherwise")
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.title = title if title is not None else _phrase(status)
+        self.type = type
+        self.headers = dict(headers or {})
+        self.extensions = extensions
+
+    def document(self, request_id: str) -> bytes:
+        """The answer's body, JSON.
+
+        An extension that is not JSON is answered as its `str`, and a lone surrogate as its
+        escape, so that an error about an error never hides the first.
+        """
+        members = {
+            "type": self.type,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": request_id,
+            **self.extensions,
+        }
+        try:
+            return orjson.dumps(members, default=str, option=orjson.OPT_NON_STR_KEYS)
+        except orjson.JSONEncodeError:
+            return json.dumps(members, default=str, skipkeys=True).encode()
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def invalid_input(errors: Sequence[FieldProblem]) -> Problem:
+    """The 422 that names each wrong field."""
+    count = len(errors)
+    return Problem(
+        422,
+        f"{count} {'field is' if count == 1 else 'fields are'} wrong; see `errors`",
+        title="Unprocessable Content",
+        errors=[error.model_dump(by_alias=True) for error in errors],
+    )
+
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a feature.
+
+    Attributes:
+        id: its kind, one of `FINDINGS`.
+        level: an error sets the feature aside, a warning does not.
+        file: the file, as it was named to the loader.
+        line: the line in it, from 1; 0 where it is about the file or folder as a whole.
+    """
+
+    id: str
+    level: Severity
+    file: str
+    line: int
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.id}: {self.problem}; fix: {self.fix}"
+
+
+FINDINGS: Final[Mapping[str, str]] = {
+    "bad-name": "The folder's name cannot be a feature's",
+    "no-init": "The folder has no `__init__.py`",
+    "duplicate-feature": "Another folder of features has one of this name",
+    "unreadable": "A file of the feature cannot be read",
+    "syntax-error": "A file is not Python",
+    "late-import": "A feature's own module is imported inside a function",
+    "missing-package": "A package that is imported is not installed",
+    "import-failed": "The import raised",
+    "no-feature": "`__init__.py` has no `feature`, or it is no `Feature`",
+    "bad-feature": "An argument of `Feature(...)` is not what it has to be",
+    "bad-settings": "The settings model, or what the settings say, is wrong",
+    "no-such-feature": "`needs` names a feature that is not there",
+    "undeclared-need": "Another feature is imported that `needs` does not name",
+    "needs-cycle": "Features need each other in a circle",
+    "need-failed": "A feature that this one needs was set aside",
+    "bad-path": "A path cannot be a route's",
+    "route-clash": "Another route has the same method and path",
+    "handler-not-async": "A handler is no `async def`",
+    "bad-annotation": "An annotation is missing, or cannot be resolved or compiled",
+    "bad-parameter": "It cannot be said where a parameter comes from",
+    "path-mismatch": "A name in the path is no parameter of the handler",
+    "bad-answer": "The return annotation, `status` or `answers` cannot be answered",
+    "lifespan-failed": "The lifespan raised at its start",
+    "lifespan-timeout": "The lifespan did not start in time",
+    "no-value": "No app has the value that `FromApp` asks for, or it is of another type",
+}
+"""Every kind of finding; docs/findings.md says more about each."""

@@ -1,0 +1,1 @@
+"""The log: from any stdlib logger to lines of JSON in every sink, with an account of each."""

@@ -1,0 +1,410 @@
+"""From features to a route table, and from a request to its endpoint.
+
+The table is immutable and replaced in one assignment. A request costs a look-up for each
+segment of its path, however many routes there are.
+
+The rules: paths are compared segment by segment, percent-encoding decoded, case kept. A
+literal segment wins over `{name}`, which wins over `{name:path}`; a name takes no empty
+segment, and neither `.` nor `..`. A trailing slash names another resource.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.web_urldispatcher import AbstractResource, AbstractRoute, UrlMappingMatchInfo
+from yarl import URL
+
+from petsage.context import RequestContext, new_request_context, set_current_request
+from petsage.errors import PROBLEM_TYPE, Problem
+from petsage.feature import CompiledRoute, Run
+from petsage.openapi import DocumentedFeature
+
+_log = logging.getLogger(__name__)
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A route in a table: whose it is, and the application under it."""
+
+    feature: str
+    app: web.Application
+    compiled: CompiledRoute
+
+    @property
+    def template(self) -> str:
+        """The path with its names, as it is documented, logged and counted."""
+        return self.compiled.path.text
+
+
+@dataclass(slots=True)
+class _Node:
+    """A place in the tree of paths."""
+
+    literals: dict[str, _Node] = field(default_factory=dict)
+    name: _Node | None = None
+    routes: dict[str, Mounted] = field(default_factory=dict)
+    tail: dict[str, Mounted] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a path leads to: the routes by method, and the values of its names."""
+
+    routes: dict[str, Mounted]
+    values: tuple[str, ...]
+
+
+class RouteClash(Exception):  # noqa: N818 - named for what it is
+    """Two routes have the same method and path."""
+
+    def __init__(self, mine: Mounted, other: Mounted) -> None:
+        super().__init__(mine, other)
+        self.mine = mine
+        self.other = other
+
+
+class RouteTable:
+    """All routes, found by path; it does not change once it is built.
+
+    Args:
+        routes: in the order in which they were declared.
+
+    Raises:
+        RouteClash: two of them have the same method and path.
+    """
+
+    def __init__(self, routes: Iterable[Mounted] = ()) -> None:
+        self._root = _Node()
+        self._literal: dict[str, Match] = {}
+        self.routes: tuple[Mounted, ...] = tuple(routes)
+        for route in self.routes:
+            self._add(route)
+
+    def find(self, path: str) -> Match | None:
+        """What a path as it stands in the request leads to, None where to nothing.
+
+        Raises:
+            Problem: 400, its percent-encoding is not UTF-8.
+        """
+        found = self._literal.get(path)
+        if found is not None:
+            return found
+        segments = path.removeprefix("/").split("/")
+        if "%" in path or not path.isascii():
+            segments = [_decode(segment) for segment in segments]
+        values: list[str] = []
+        routes = _walk(self._root, segments, 0, values)
+        return Match(routes, tuple(values)) if routes is not None else None
+
+    def _add(self, route: Mounted) -> None:
+        node = self._root
+        path = route.compiled.path
+        steps = path.segments[:-1] if path.tail else path.segments
+        for segment in steps:
+            if segment is None:
+                if node.name is None:
+                    node.name = _Node()
+                node = node.name
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        routes = node.tail if path.tail else node.routes
+        method = route.compiled.route.method
+        if method in routes:
+            raise RouteClash(route, routes[method])
+        routes[method] = route
+        if not path.names:
+            self._literal[path.text] = Match(routes, ())
+
+
+def _walk(
+    node: _Node, segments: list[str], index: int, values: list[str]
+) -> dict[str, Mounted] | None:
+    """The routes below `node` that the segments from `index` lead to; fills in `values`."""
+    if index == len(segments):
+        return node.routes or None
+    segment = segments[index]
+    literal = node.literals.get(segment)
+    if literal is not None:
+        found = _walk(literal, segments, index + 1, values)
+        if found is not None:
+            return found
+    if segment in {"", ".", ".."}:
+        return None
+    if node.name is not None:
+        values.append(segment)
+        found = _walk(node.name, segments, index + 1, values)
+        if found is not None:
+            return found
+        values.pop()
+    if node.tail and not {".", ".."}.intersection(segments[index:]):
+        values.append("/".join(segments[index:]))
+        return node.tail
+    return None
+
+
+def _decode(segment: str) -> str:
+    try:
+        decoded = unquote(segment, errors="strict")
+        decoded.encode()
+    except UnicodeError:
+        raise Problem(400, "The path is not UTF-8") from None
+    return decoded
+
+
+def documented(table: RouteTable) -> list[DocumentedFeature]:
+    """What of a table the API's document shows: all of it, by feature."""
+    features: dict[str, list[CompiledRoute]] = {}
+    for route in table.routes:
+        features.setdefault(route.feature, []).append(route.compiled)
+    return [DocumentedFeature(name, tuple(routes)) for name, routes in features.items()]
+
+
+def allowed_methods(routes: dict[str, Mounted]) -> str:
+    """The `Allow` of a path: its methods, HEAD where there is GET, and OPTIONS."""
+    allowed = {*routes, "OPTIONS"} | ({"HEAD"} if "GET" in routes else set())
+    return ", ".join(method for method in METHODS if method in allowed)
+
+
+class RequestMatch(UrlMappingMatchInfo):
+    """What a request leads to; aiohttp asks it for the handler and the applications."""
+
+    __slots__ = ("feature", "run", "template")
+
+    def __init__(
+        self,
+        values: dict[str, str],
+        run: Run,
+        mounted: Mounted | None = None,
+    ) -> None:
+        super().__init__(values, _ROUTE)
+        self.run = run
+        self.feature: str | None = None
+        self.template: str | None = None
+        if mounted is not None:
+            self.feature = mounted.feature
+            self.template = mounted.template
+            self.add_app(mounted.app)
+
+    @property
+    def expect_handler(self) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
+        """Answers `Expect`; aiohttp calls it before the handler."""
+        return _answer_expect
+
+
+class TableResource(AbstractResource):
+    """The one resource of the root application: it answers from whatever table is current."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = RouteTable()
+
+    @property
+    def canonical(self) -> str:
+        """The place in aiohttp's index at which every path ends up."""
+        return "/"
+
+    async def resolve(self, request: web.Request) -> tuple[RequestMatch, set[str]]:
+        """What the request leads to; a path that is not there leads to a 404 of ours."""
+        table = self.table
+        method = request.method
+        path = request.rel_url.raw_path
+        try:
+            match = table.find(path)
+        except Problem as problem:
+            return RequestMatch({}, _raiser(problem)), set()
+        if match is None:
+            return _unmatched(table, method, path), set()
+        mounted = match.routes.get("GET" if method == "HEAD" else method)
+        if mounted is None:
+            return _wrong_method(match, method), set()
+        compiled = mounted.compiled
+        values = dict(zip(compiled.path.names, match.values, strict=True))
+        return RequestMatch(values, compiled.run, mounted), set()
+
+    def url_for(self, **_: str) -> NoReturn:
+        """Refuses: routes have no names here."""
+        raise RuntimeError("PetSage's routes have no names to build URLs from")
+
+    def add_prefix(self, prefix: str) -> NoReturn:
+        """Refuses: the table is the root application's alone."""
+        raise RuntimeError(f"PetSage's application cannot be mounted below {prefix}")
+
+    def get_info(self) -> Any:
+        """What aiohttp shows of a resource."""
+        return {"path": "/"}
+
+    def raw_match(self, path: str) -> bool:
+        """Whether a path literally is this resource's: it has none of its own."""
+        return False
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[AbstractRoute]:
+        return iter((_ROUTE,))
+
+
+async def serve(request: web.Request) -> web.StreamResponse:
+    """The one handler that aiohttp knows: context and errors around the endpoint that matched."""
+    match = request.match_info
+    assert isinstance(match, RequestMatch)  # noqa: S101 - for mypy: `resolve` makes no other
+    context = begin(request)
+    context.feature, context.route = match.feature, match.template
+    try:
+        response = await match.run(request)
+        if not isinstance(response, web.StreamResponse):
+            raise TypeError(_not_a_response(response))  # noqa: TRY301 - handled as any error of the handler
+    except Problem as problem:
+        response = problem_response(problem, context)
+    except web.HTTPException as answer:
+        response = _from_http_exception(answer, context)
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        response = _failed(request, context)
+    except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - logged by `_failed`
+        # The last two would stop the server; a handler has no right to.
+        response = _failed(request, context)
+    if not response.prepared:
+        stamp(response, context)
+    return response
+
+
+def begin(request: web.BaseRequest) -> RequestContext:
+    """Makes the context of a request, and makes it the running task's."""
+    headers = request.headers
+    context = new_request_context(headers.get("X-Request-ID"), headers.get("traceparent"))
+    set_current_request(context)
+    return context
+
+
+def stamp(response: web.StreamResponse, context: RequestContext) -> None:
+    """Puts the request's id and trace on its answer, and a name that tells no versions."""
+    headers = response.headers
+    headers["Server"] = "PetSage"
+    headers["X-Request-ID"] = context.request_id
+    headers["traceparent"] = context.traceparent
+
+
+def problem_response(problem: Problem, context: RequestContext) -> web.Response:
+    """A problem as the answer to a request."""
+    return web.Response(
+        body=problem.document(context.request_id),
+        status=problem.status,
+        headers={**problem.headers, "Content-Type": PROBLEM_TYPE},
+    )
+
+
+def _from_http_exception(answer: web.HTTPException, context: RequestContext) -> web.StreamResponse:
+    """What aiohttp or a plain handler raised: errors as problems, redirects as they are."""
+    if answer.status < 400 or answer.content_type == PROBLEM_TYPE:
+        return answer
+    default = f"{answer.status}: {answer.reason}"
+    detail = answer.text if answer.text and answer.text != default else answer.reason
+    headers = {
+        name: value
+        for name, value in answer.headers.items()
+        if name.lower() not in {"content-type", "content-length"}
+    }
+    return problem_response(Problem(answer.status, detail, headers=headers), context)
+
+
+def _failed(request: web.Request, context: RequestContext) -> web.StreamResponse:
+    _log.exception("Unhandled exception in %s %s", request.method, context.route)
+    if request.writer.output_size > 0:
+        # The answer has begun: the only honest end is to break it off.
+        raise ConnectionError("the handler failed after its answer had begun")
+    return problem_response(
+        Problem(500, "The server failed; its log tells more under this request id"), context
+    )
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task is being cancelled, and no handler has merely said so."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _not_a_response(value: object) -> str:
+    return f"a middleware returned {type(value).__name__}, and not a response"
+
+
+def _raiser(problem: Problem) -> Run:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        raise problem
+
+    return answer
+
+
+def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:
+    if method == "OPTIONS" and path == "*":
+        return RequestMatch({}, _options(", ".join(METHODS)))
+    detail = "There is nothing at this path"
+    if path.endswith("/") and table.find(path.rstrip("/")) is not None:
+        detail = "There is nothing at this path; without the slash at its end there is"
+    return RequestMatch({}, _raiser(Problem(404, detail)))
+
+
+def _wrong_method(match: Match, method: str) -> RequestMatch:
+    allow = allowed_methods(match.routes)
+    if method == "OPTIONS":
+        return RequestMatch({}, _options(allow))
+    problem = Problem(405, f"This path answers {allow}", headers={"Allow": allow})
+    found = RequestMatch({}, _raiser(problem))
+    found.template = next(iter(match.routes.values())).template
+    return found
+
+
+def _options(allow: str) -> Run:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=204, headers={"Allow": allow})
+
+    return answer
+
+
+async def _answer_expect(request: web.Request) -> web.StreamResponse | None:
+    """Tells a client to go on, where it asks for just that (RFC 9110, section 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        if request.version >= (1, 1):
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # These bytes are no part of the answer, whose own size is counted from here.
+            request.writer.output_size = 0
+        return None
+    context = begin(request)
+    response = problem_response(
+        Problem(417, "The only expectation that can be met is `100-continue`"), context
+    )
+    stamp(response, context)
+    return response
+
+
+class _ServeRoute(AbstractRoute):
+    """The one route that aiohttp sees."""
+
+    def __init__(self) -> None:
+        super().__init__("*", serve)
+
+    @property
+    def name(self) -> str | None:
+        """None: it has no name."""
+        return None
+
+    def get_info(self) -> Any:
+        """What aiohttp shows of a route."""
+        return {"path": "/"}
+
+    def url_for(self, *_: str, **__: str) -> URL:
+        """Refuses: routes have no names here."""
+        raise RuntimeError("PetSage's routes have no names to build URLs from")
+
+
+_ROUTE: Final = _ServeRoute()

@@ -1,0 +1,10 @@
+"""The features inside the core, written with the public API as any other."""
+
+from petsage.feature import Feature
+from petsage.system import docs, welcome
+
+SYSTEM_FEATURES: dict[str, Feature] = {
+    "system.docs": docs.feature,
+    "system.welcome": welcome.feature,
+}
+"""The core's own features, by name; a folder cannot have a name with a dot."""

@@ -1,0 +1,190 @@
+"""A pytest plugin: fixtures for features and for the core, on the real application.
+
+pytest finds it by itself where PetSage is installed. Nothing here is a stand-in: the log goes
+through the real pipeline into a real file, requests through real sockets.
+"""
+
+import textwrap
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from petsage.app import create_app
+from petsage.catalog import CATALOG
+from petsage.connection import Runner
+from petsage.logs.pipeline import Pipeline
+from petsage.settings import Settings, load_settings
+
+Client = TestClient[web.Request, web.Application]
+
+
+class FeatureClient(Protocol):
+    """What the fixture `feature_client` is."""
+
+    async def __call__(
+        self,
+        feature: str | Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        values: Mapping[web.AppKey[Any], Any] | None = None,
+    ) -> Client:
+        """A client of an application that serves one feature and what it needs.
+
+        Args:
+            feature: its name, in the project's `features/`, or its folder.
+            settings: its own settings, instead of `[features.<name>]`.
+            values: what its `FromApp` arguments get, instead of what the applications have.
+        """
+
+
+class FeatureFolder(Protocol):
+    """What the fixture `feature_folder` is."""
+
+    def __call__(self, name: str, files: str | Mapping[str, str]) -> Path:
+        """Writes a feature and says where: `<tmp_path>/features/<name>`.
+
+        Args:
+            name: the folder's name.
+            files: what `__init__.py` holds, or each file by its path; indentation is taken off.
+        """
+
+
+@pytest.fixture
+def petsage_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """The settings of a test: the defaults, the project's `features/`, the log in a file."""
+    return load_settings(
+        {
+            "catalog": {"folders": [request.config.rootpath / "features"]},
+            "logs": {
+                "level": "DEBUG",
+                "flush_ms": 0,
+                "sinks": {
+                    "stdout": {
+                        "kind": "file",
+                        "path": tmp_path / "petsage.jsonl",
+                        "required": True,
+                    }
+                },
+            },
+        },
+        folder=tmp_path / "no-config",
+        environ={},
+    )
+
+
+@pytest.fixture
+def log_pipeline(petsage_settings: Settings) -> Iterator[Pipeline]:
+    """The real log pipeline, installed for the test."""
+    pipeline = Pipeline(petsage_settings.logs, version=version("petsage"))
+    pipeline.install()
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def log_lines(
+    log_pipeline: Pipeline, petsage_settings: Settings
+) -> Callable[[], list[dict[str, Any]]]:
+    """Call it for every line logged so far, each parsed; it waits until they are written."""
+
+    def read() -> list[dict[str, Any]]:
+        log_pipeline.flush()
+        paths = {sink.path for sink in petsage_settings.logs.sinks.values() if sink.path}
+        return [
+            orjson.loads(line)
+            for path in sorted(paths)
+            if path.exists()
+            for line in path.read_bytes().splitlines()
+        ]
+
+    return read
+
+
+@pytest_asyncio.fixture
+async def petsage_client(
+    log_pipeline: Pipeline,
+    petsage_settings: Settings,
+) -> AsyncIterator[Client]:
+    """An aiohttp test client on the real application, with the project's features."""
+    async with _client(create_app(petsage_settings), petsage_settings) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def feature_client(
+    log_pipeline: Pipeline,
+    petsage_settings: Settings,
+) -> AsyncIterator[FeatureClient]:
+    """Call it for a client of an application that serves one feature and what it needs."""
+    clients: list[Client] = []
+
+    async def start(
+        feature: str | Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        values: Mapping[web.AppKey[Any], Any] | None = None,
+    ) -> Client:
+        path = Path(feature) if isinstance(feature, Path) or "/" in feature else None
+        name = path.name if path is not None else str(feature)
+        ours = petsage_settings
+        if path is not None:
+            catalog = ours.catalog.model_copy(update={"folders": [path.parent]})
+            ours = ours.model_copy(update={"catalog": catalog})
+        if settings is not None:
+            ours = ours.model_copy(update={"features": {**ours.features, name: dict(settings)}})
+        app = create_app(ours, values=values, only=name)
+        client = _client(app, ours)
+        await client.start_server()
+        clients.append(client)
+        _require_serving(app, name)
+        return client
+
+    yield start
+    while clients:
+        await clients.pop().close()
+
+
+@pytest.fixture
+def feature_folder(tmp_path: Path) -> FeatureFolder:
+    """Call it to write a feature from strings, below the test's own folder."""
+
+    def write(name: str, files: str | Mapping[str, str]) -> Path:
+        folder = tmp_path / "features" / name
+        for within, text in ({"__init__.py": files} if isinstance(files, str) else files).items():
+            file = folder / within
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(textwrap.dedent(text), encoding="utf-8")
+        return folder
+
+    return write
+
+
+class _Server(TestServer):
+    """aiohttp's test server, on the connections that PetSage serves with."""
+
+    def __init__(self, app: web.Application, settings: Settings) -> None:
+        super().__init__(app)
+        self._settings = settings
+
+    async def _make_runner(self, **_: Any) -> Runner:
+        return Runner(self.app, self._settings.server, handler_cancellation=True)
+
+
+def _client(app: web.Application, settings: Settings) -> Client:
+    return TestClient(_Server(app, settings))
+
+
+def _require_serving(app: web.Application, name: str) -> None:
+    for entry in app[CATALOG].entries():
+        if entry.name == name:
+            if entry.state != "serving":
+                pytest.fail(f"the feature {name} does not serve: {entry.why}", pytrace=False)
+            return
+    pytest.fail(f"there is no feature {name}", pytrace=False)

@@ -1,0 +1,5 @@
+"""Starts PetSage: the same as `petsage serve`."""
+
+from petsage.cli import main
+
+main(["serve"])
