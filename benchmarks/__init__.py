@@ -1,0 +1,1 @@
+"""PetSage measured beside its peers: `python -m benchmarks`."""

@@ -1,0 +1,101 @@
+"""Measure PetSage beside its peers and print a table: `python -m benchmarks --help`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.measure import Plan, Round, measure_round, rehearse
+from benchmarks.report import Run, as_json, as_markdown, as_text, this_machine
+from benchmarks.servers import SERVERS
+from benchmarks.summary import voids
+
+
+def main() -> int:
+    """Measure as the command line says; 0 where the run counts, 1 where it is void."""
+    options = _options()
+    try:
+        plan = _plan(options)
+        run = Run(this_machine(), plan, _measure(options.servers, plan))
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(as_text(run))
+    if options.json:
+        options.json.write_text(as_json(run))
+    if options.markdown:
+        options.markdown.write_text(as_markdown(run))
+    return 1 if voids(run.rounds) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--rounds", type=_positive, default=5, help="rounds of each server (%(default)s)")
+    add("--seconds", type=_positive, default=4, help="seconds of each round (%(default)s)")
+    add("--warmup", type=_positive, default=1, help="seconds of load before it (%(default)s)")
+    add("--connections", type=_positive, default=64, help="wrk's connections (%(default)s)")
+    add(
+        "--servers",
+        nargs="+",
+        choices=SERVERS,
+        default=list(SERVERS),
+        metavar="NAME",
+        help=f"which servers, of: {', '.join(SERVERS)} (all)",
+    )
+    add("--json", type=Path, metavar="FILE", help="also write every figure there")
+    add("--markdown", type=Path, metavar="FILE", help="also write the report there")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """What to do, on the first and the last of the cores that we may use; we stay on the first."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise BenchmarkError(
+            f"{sys.platform} cannot pin a process to a core", fix="run this on Linux"
+        )
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise BenchmarkError("only one core is there", fix="give wrk and the server one each")
+    os.sched_setaffinity(0, {cores[0]})
+    return Plan(
+        rounds=options.rounds,
+        seconds=options.seconds,
+        warmup_s=options.warmup,
+        connections=options.connections,
+        server_core=cores[-1],
+        client_core=cores[0],
+    )
+
+
+def _measure(names: list[str], plan: Plan) -> list[Round]:
+    """All rounds, the servers taking turns, each time another one first."""
+    servers = [SERVERS[name] for name in dict.fromkeys(names)]
+    for server in servers:
+        rehearse(server, plan)
+    rounds = []
+    for number in range(1, plan.rounds + 1):
+        first = (number - 1) % len(servers)
+        for server in servers[first:] + servers[:first]:
+            measured = measure_round(server, number, plan)
+            rounds.append(measured)
+            print(
+                f"round {number} of {plan.rounds}  {server.name:14}"
+                f" {measured.cpu_us:6.1f} µs  {measured.requests_per_s:9,.0f} requests/s"
+                f"  {'VOID' if measured.faults else ''}",
+                file=sys.stderr,
+            )
+    order = {server.name: place for place, server in enumerate(servers)}
+    return sorted(rounds, key=lambda each: (order[each.server], each.number))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The measured servers: how each is started on its core, asked, and stopped."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PATH = "/api/v1/smoke-test"
+HOST = "127.0.0.1"
+
+_START_TIMEOUT_S = 30
+_STOP_TIMEOUT_S = 30
+_CONFIG = """\
+[logs.sinks.stdout]
+kind = "file"
+path = {log_file}
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One measured server: what follows `python -m`, and what it is expected to leave."""
+
+    name: str
+    title: str
+    arguments: tuple[str, ...]
+    access_logger: str | None
+    body_fields: frozenset[str]
+
+
+_FIELDS = frozenset({"status", "message", "timestamp"})
+SERVERS = {
+    server.name: server
+    for server in (
+        Server(
+            name="petsage",
+            title="PetSage",
+            arguments=("petsage", "serve", "--port"),
+            access_logger="petsage.access",
+            body_fields=_FIELDS | {"proof"},
+        ),
+        Server(
+            name="fastapi_def",
+            title="FastAPI, def handler",
+            arguments=("benchmarks.peers.fastapi_def",),
+            access_logger="uvicorn.access",
+            body_fields=_FIELDS,
+        ),
+        Server(
+            name="fastapi_async",
+            title="FastAPI, async def",
+            arguments=("benchmarks.peers.fastapi_async",),
+            access_logger="uvicorn.access",
+            body_fields=_FIELDS,
+        ),
+        Server(
+            name="aiohttp_bare",
+            title="aiohttp, bare, no logs",
+            arguments=("benchmarks.peers.aiohttp_bare",),
+            access_logger=None,
+            body_fields=_FIELDS,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to a GET of the measured path; `body` is None where it is no JSON object."""
+
+    status: int
+    body: dict[str, object] | None
+
+
+class Running:
+    """A server's process, from its start until it has been stopped."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], command: list[str], port: int, folder: Path
+    ) -> None:
+        self.process = process
+        self.port = port
+        self.logs = folder / "logs"
+        self.url = f"http://{HOST}:{port}{PATH}"
+        self._command = " ".join(command)
+        self._output = folder / "output.txt"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self.process.pid
+
+    def ask(self) -> Answer:
+        """The answer to one GET on a connection of its own; raises OSError where there is none."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("GET", PATH)
+            response = connection.getresponse()
+            text = response.read()
+        finally:
+            connection.close()
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = None
+        return Answer(response.status, body if isinstance(body, dict) else None)
+
+    def first_answer(self) -> Answer:
+        """The first answer that the server gives at all, asked for until it does."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise self._failure(f"it ended with {self.process.returncode}")
+            try:
+                return self.ask()
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.002)
+        raise self._failure(f"no answer within {_START_TIMEOUT_S} s")
+
+    def stop(self) -> bool:
+        """Stop the server by SIGTERM; False where it had to be killed."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return False
+        return True
+
+    def _failure(self, what: str) -> BenchmarkError:
+        said = self._output.read_text(errors="replace").strip()[-2000:]
+        return BenchmarkError(
+            f"`{self._command}` did not start: {what}. It said:\n{said}\n",
+            fix="install what is missing by `make bench`, or run the command by hand",
+        )
+
+
+@contextmanager
+def running(server: Server, *, core: int, folder: Path) -> Iterator[Running]:
+    """`server`, started in the empty `folder` on `core` alone, and stopped at the end.
+
+    What it logs goes to a file in `folder`/logs.
+    """
+    log_file = folder / "logs" / "lines.jsonl"
+    log_file.parent.mkdir()
+    if server.name == "petsage":
+        _furnish(folder, log_file)
+    port = _free_port()
+    command = [sys.executable, "-m", *server.arguments, str(port)]
+    with (folder / "output.txt").open("wb") as output, _on_core(core):
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(log_file),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    server_running = Running(process, command, port, folder)
+    try:
+        yield server_running
+    finally:
+        server_running.stop()
+
+
+def _furnish(folder: Path, log_file: Path) -> None:
+    """Give PetSage what it serves and settings that send its lines to `log_file`."""
+    shutil.copytree(
+        REPOSITORY / "features" / "smoke_test",
+        folder / "features" / "smoke_test",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    config = folder / "config" / "bench.toml"
+    config.parent.mkdir()
+    # A JSON string without escapes beyond ASCII is a TOML string, too.
+    config.write_text(_CONFIG.format(log_file=json.dumps(str(log_file))))
+
+
+def _environment(log_file: Path) -> dict[str, str]:
+    """Ours, without settings that were meant for another PetSage, and with what a server needs."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("PETSAGE_")}
+    return ours | {
+        "BENCH_LOG_FILE": str(log_file),
+        "PETSAGE_ENV": "bench",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _on_core(core: int) -> Iterator[None]:
+    """What is started meanwhile runs on `core`, with all its threads, for good."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
