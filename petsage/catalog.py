@@ -4,13 +4,18 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_origin
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from aiohttp import web
 
-from petsage.errors import Finding, StartError, did_you_mean
+from petsage.candidate import Candidate
+from petsage.errors import Finding, StartError, did_you_mean, nearest
+from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
-from petsage.loader import Candidate, load_features, unload
+from petsage.lifespan import RunningApp
+from petsage.loader import find_folders, load_features, unload
+from petsage.ordering import find_failed_need
 from petsage.routing import Mounted, RouteTable, TableResource
 from petsage.settings import Settings
 from petsage.signature import AppParameter, Flaw
@@ -49,8 +54,10 @@ class Catalog:
     Args:
         settings: which folders, what is disabled or required, each feature's own settings.
         system: the core's own features, by name.
-        values: what `FromApp` arguments get instead of what the applications have.
-        only: serves this feature and those that it needs, and no others.
+        values: what `FromApp` arguments get instead of what the applications have. A key counts
+            as the one of the same name: a test's import of a feature makes keys of its own.
+        only: serves this feature and those that it needs, and no others; what the settings say
+            of the rest is not looked at.
     """
 
     def __init__(
@@ -64,10 +71,11 @@ class Catalog:
         self.resource = TableResource()
         self._settings = settings
         self._system = dict(system)
-        self._values = dict(values or {})
+        self._values = {repr(key): value for key, value in (values or {}).items()}
         self._only = only
         self._candidates: list[Candidate] = []
-        self._apps: dict[str, web.Application] = {}
+        self._running: dict[str, RunningApp] = {}
+        self._disabled: list[str] = []
 
     @property
     def table(self) -> RouteTable:
@@ -81,17 +89,14 @@ class Catalog:
             KeyError: there is none of this name.
         """
         for candidate in self._candidates:
-            if candidate.name == name and candidate.name in self._apps and candidate.feature:
+            if candidate.name == name and name in self._running and candidate.feature:
                 return candidate.feature
         raise KeyError(name)
 
     def entries(self) -> list[Entry]:
         """Every feature: those that serve, those set aside with their reasons, those disabled."""
         entries = [entry_of(candidate) for candidate in self._candidates]
-        disabled = [
-            Entry(name, None, "disabled", (), (), system=False)
-            for name in self._settings.catalog.disabled
-        ]
+        disabled = [Entry(name, None, "disabled", (), (), system=False) for name in self._disabled]
         return entries + disabled
 
     async def start(self, core: web.Application) -> None:
@@ -101,10 +106,11 @@ class Catalog:
             core: the root application; `FromApp` looks there last.
 
         Raises:
-            StartError: a feature in `[catalog].required` does not serve.
+            StartError: a feature in `[catalog].required` does not serve, or a folder of
+                features cannot be read.
         """
         catalog = self._settings.catalog
-        self._warn_of_tables_without_folder()
+        await asyncio.to_thread(self._compare_settings)
         self._candidates = await asyncio.to_thread(
             load_features,
             catalog.folders,
@@ -116,137 +122,117 @@ class Catalog:
         try:
             for candidate in self._candidates:
                 await self._start(candidate, core)
-            self._require(catalog.required)
+            if self._only is None:
+                self._require(catalog.required)
         except BaseException:
             await self.stop()
             raise
         self.resource.table = self._table()
-        self._warn_of_lost_settings()
 
     async def stop(self) -> None:
         """Serves nothing any more, and ends each feature's lifespan, the last started first."""
         self.resource.table = RouteTable()
-        for name in reversed(list(self._apps)):
-            await self._stop_app(name, self._apps.pop(name))
+        while self._running:
+            _, running = self._running.popitem()
+            await running.stop()
         await asyncio.to_thread(unload, self._candidates)
 
     async def _start(self, candidate: Candidate, core: web.Application) -> None:
-        self._find_failed_needs(candidate)
+        find_failed_need(candidate, self._running)
         for finding in candidate.findings:
             if finding.level == "warning":
                 _log.warning("Feature %s: %s", candidate.name, finding)
         if not candidate.errors and candidate.feature is not None:
-            app = await self._start_app(candidate, candidate.feature)
-            if app is not None:
-                self._apps[candidate.name] = app
-                self._bind(candidate, candidate.feature, core)
-                if candidate.errors:
-                    await self._stop_app(candidate.name, self._apps.pop(candidate.name))
+            await self._start_app(candidate, candidate.feature, core)
         if candidate.errors:
             for number, finding in enumerate(candidate.errors):
                 error = candidate.error if number == 0 else None
                 _log.error("Feature %s is set aside: %s", candidate.name, finding, exc_info=error)
+            candidate.error = None  # its traceback holds on to everything that it passed
         elif candidate.folder is not None:
             _log.info("Feature %s serves %d routes", candidate.name, len(candidate.routes))
 
-    def _find_failed_needs(self, candidate: Candidate) -> None:
-        needs = candidate.feature.needs if candidate.feature is not None else ()
-        for name in needs:
-            known = any(other.name == name for other in self._candidates)
-            if known and name not in self._apps and not candidate.errors:
-                candidate.add(
-                    None,
-                    Flaw(
-                        "need-failed",
-                        f"it needs `{name}`, which was set aside",
-                        f"mend `{name}` first",
-                    ),
-                )
-
-    async def _start_app(self, candidate: Candidate, feature: Feature) -> web.Application | None:
-        """The feature's application, its lifespan begun; None, and findings, where it failed."""
+    async def _start_app(
+        self, candidate: Candidate, feature: Feature, core: web.Application
+    ) -> None:
+        """Begins the feature's lifespan; findings, and nothing that runs, where that fails."""
         app = web.Application()
         if candidate.settings is not None:
             app[SETTINGS] = candidate.settings
-        for key, value in self._values.items():
-            app[key] = value
         if feature.lifespan is not None:
             app.cleanup_ctx.append(feature.lifespan)
         limit_s = self._settings.catalog.start_timeout_s
-        try:
-            app.on_startup.freeze()
-            async with asyncio.timeout(limit_s) as limit:
-                await app.startup()
-            app.freeze()
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
-            await self._stop_app(candidate.name, app)
+        running = RunningApp(candidate.name, app, limit_s)
+        error, was_cut = await running.started()
+        if error is not None:
             candidate.error = error
-            timed_out = isinstance(error, TimeoutError) and limit.expired()
-            candidate.add(*_lifespan_flaw(feature, error, limit_s if timed_out else None))
-            return None
-        return app
+            place = candidate.place_in(error) or place_of(feature.lifespan)
+            candidate.add(place, _lifespan_flaw(error, limit_s if was_cut else None))
+            return
+        self._running[candidate.name] = running
+        self._bind(candidate, feature, core)
+        if candidate.errors:
+            await self._running.pop(candidate.name).stop()
 
     def _bind(self, candidate: Candidate, feature: Feature, core: web.Application) -> None:
         """Looks up what `FromApp` arguments ask for: own application, needed ones, the core's."""
-        apps = [self._apps[candidate.name], *(self._apps[name] for name in feature.needs), core]
+        names = (candidate.name, *feature.needs)
+        apps = [*(self._running[name].app for name in names), core]
         for compiled in candidate.routes:
             values = {}
             for parameter in compiled.endpoint.signature.apps:
-                flaw = _value_flaw(parameter, apps, overridden=parameter.key in self._values)
+                if repr(parameter.key) in self._values:
+                    values[parameter.argument] = self._values[repr(parameter.key)]
+                    continue
+                value = next((app[parameter.key] for app in apps if parameter.key in app), _ABSENT)
+                flaw = _value_flaw(parameter, value)
                 if flaw is not None:
                     candidate.add(compiled.route.place, flaw)
-                    continue
-                values[parameter.argument] = _look_up(parameter, apps)
+                values[parameter.argument] = value
             compiled.endpoint.use_app_values(values)
-
-    async def _stop_app(self, name: str, app: web.Application) -> None:
-        limit_s = self._settings.catalog.start_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                if app.frozen:
-                    await app.shutdown()
-                await app.cleanup()
-        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - logged just below
-            _log.exception("Feature %s did not stop cleanly", name)
 
     def _table(self) -> RouteTable:
         return RouteTable(
-            Mounted(candidate.name, self._apps[candidate.name], compiled)
+            Mounted(candidate.name, self._running[candidate.name].app, compiled)
             for candidate in self._candidates
-            if candidate.name in self._apps and not candidate.errors
+            if candidate.name in self._running and not candidate.errors
             for compiled in candidate.routes
         )
 
     def _require(self, required: Iterable[str]) -> None:
-        entries = {entry.name: entry for entry in self.entries()}
+        entries: dict[str, Entry] = {}
+        for entry in self.entries():
+            entries.setdefault(entry.name, entry)  # the first of two of a name is the one to serve
         for name in required:
-            entry = entries.get(name)
-            if entry is None:
+            if name not in entries:
                 raise StartError(
                     f"[catalog].required names {name!r}, and there is no such feature",
-                    fix=did_you_mean(name, list(entries)),
+                    fix=did_you_mean(name, [each for each in entries if "." not in each]),
                 )
+            entry = entries[name]
             if entry.state != "serving":
                 raise StartError(
                     f"the required feature {name!r} does not serve: {entry.why or entry.state}",
                     fix=f"mend it, or take {name!r} out of [catalog].required",
                 )
 
-    def _warn_of_tables_without_folder(self) -> None:
-        for folder in self._settings.catalog.folders:
+    def _compare_settings(self) -> None:
+        """Warns of what the settings name and is not there: folders and features."""
+        catalog = self._settings.catalog
+        names = {path.name for path in find_folders(catalog.folders)}
+        self._disabled = [name for name in catalog.disabled if name in names]
+        if self._only is not None:
+            return
+        for folder in catalog.folders:
             if not folder.is_dir():
                 _log.warning("There is no folder %s to find features in", folder)
-
-    def _warn_of_lost_settings(self) -> None:
-        names = {candidate.name for candidate in self._candidates}
-        names.update(self._settings.catalog.disabled)
-        for table in self._settings.features:
-            if table not in names:
-                _log.warning(
-                    "The settings have a table [features.%s], and there is no such feature", table
-                )
+        named = [(name, f"a table [features.{name}]") for name in self._settings.features]
+        named += [(name, f"{name!r} in [catalog].disabled") for name in catalog.disabled]
+        for name, where in named:
+            if name not in names:
+                right = nearest(name, names)
+                hint = f"; did you mean `{right}`?" if right is not None else ""
+                _log.warning("The settings have %s, and there is no such feature%s", where, hint)
 
 
 def entry_of(candidate: Candidate) -> Entry:
@@ -261,37 +247,25 @@ def entry_of(candidate: Candidate) -> Entry:
     )
 
 
-def _lifespan_flaw(feature: Feature, error: BaseException, limit_s: float | None) -> Any:
-    place = place_of(feature.lifespan)
+def _lifespan_flaw(error: BaseException, limit_s: float | None) -> Flaw:
     if limit_s is not None:
-        flaw = Flaw(
+        return Flaw(
             "lifespan-timeout",
-            f"the lifespan did not start within {limit_s:g} s",
+            f"the lifespan did not start within {limit_s:g} s; it waited here",
             "make it `yield` sooner, or raise [catalog].start_timeout_s",
         )
-    else:
-        flaw = Flaw(
-            "lifespan-failed",
-            f"the lifespan raised {type(error).__name__}: {error}",
-            "mend what it raises; the traceback is in the log",
-        )
-    return place, flaw
+    return Flaw(
+        "lifespan-failed",
+        f"the lifespan raised {type(error).__name__}: {said(error)}",
+        "mend what it raises; the traceback is in the log",
+    )
 
 
 _ABSENT: Final = object()
 
 
-def _look_up(parameter: AppParameter, apps: list[web.Application]) -> Any:
-    for app in apps:
-        if parameter.key in app:
-            return app[parameter.key]
-    return _ABSENT
-
-
-def _value_flaw(
-    parameter: AppParameter, apps: list[web.Application], *, overridden: bool
-) -> Flaw | None:
-    value = _look_up(parameter, apps)
+def _value_flaw(parameter: AppParameter, value: Any) -> Flaw | None:
+    """What is wrong with the value that an argument gets, None where nothing is."""
     if value is _ABSENT:
         return Flaw(
             "no-value",
@@ -299,22 +273,26 @@ def _value_flaw(
             "asks for",
             "set it in the lifespan, `app[KEY] = …`, or name in `needs` the feature that has it",
         )
-    kind = get_origin(parameter.type) or parameter.type
-    if overridden or not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+    if _may_be(value, parameter.type):
         return None
-    if isinstance(value, kind):
-        return None
+    wanted = getattr(parameter.type, "__name__", str(parameter.type))
     return Flaw(
         "no-value",
         f"the value under {parameter.key!r} is a {type(value).__name__}, and "
-        f"`{parameter.argument}` wants a {kind.__name__}",
+        f"`{parameter.argument}` wants a {wanted}",
         "make the annotation and the value agree",
     )
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _may_be(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a type, as far as `isinstance` can say."""
+    origin = get_origin(annotation) or annotation
+    if origin in {Union, UnionType}:
+        return any(_may_be(value, each) for each in get_args(annotation))
+    try:
+        return isinstance(value, NoneType if origin is None else origin)
+    except TypeError:  # Any, a Protocol, a TypedDict, a Literal
+        return True
 
 
 CATALOG: Final = web.AppKey("catalog", Catalog)

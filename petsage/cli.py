@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from petsage.errors import Finding, PetSageError, StartError
-from petsage.log_reader import LineFilter, show_lines
 from petsage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from petsage.candidate import Candidate
     from petsage.catalog import Entry
-    from petsage.loader import Candidate
 
 # Commands import what they need themselves: `petsage logs` needs no web server.
 # ruff: noqa: PLC0415
@@ -158,6 +157,8 @@ def logs(
     ] = False,
 ) -> None:
     """Shows log lines to people: coloured, filtered, and safe for a terminal."""
+    from petsage.log_reader import LineFilter, show_lines
+
     try:
         line_filter = LineFilter(level, logger, request_id)
     except ValueError as error:
@@ -199,7 +200,7 @@ def _load(
                 f"{folder} is no folder", fix="name a folder of features, or one's own"
             )
         folders = [folder]
-        if (folder / "__init__.py").exists():
+        if any(folder.glob("*.py")):
             folder = folder.absolute()
             folders, only = [Path(os.path.relpath(folder.parent))], folder.name
     # What a feature prints while it is imported is no part of this command's output.

@@ -5,21 +5,44 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from petsage.answers import begin, fail, must_pass, problem_response, stamp, stamp_answer
 from petsage.context import current_request
 from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
-from petsage.routing import begin, problem_response, stamp
 from petsage.settings import ServerSettings
 
-_log = logging.getLogger(__name__)
+_BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
 class Connection(RequestHandler):
     """One connection from a client."""
 
-    __slots__ = ()
+    __slots__ = ("_body",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._body: StreamReader = EMPTY_PAYLOAD
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came; a body that breaks is told to whoever reads it.
+
+        aiohttp would queue the error as a request behind this one, and its handler would wait for
+        a body that never ends. Its queue is no public part of it; a test holds us to this.
+        """
+        super().data_received(data)
+        if not self._messages:
+            return
+        message, body = self._messages[-1]
+        if not isinstance(message, _ErrInfo):
+            self._body = body
+        elif not self._body.is_eof():
+            self._messages.pop()
+            if self._body.exception() is None:
+                self._body.set_exception(web.RequestPayloadError("it is not well-formed"))
 
     def handle_error(
         self,
@@ -31,22 +54,45 @@ class Connection(RequestHandler):
         """The answer to what cannot be parsed, or failed outside of every handler.
 
         Nothing of the request is echoed; the connection is closed after it.
-
-        Raises:
-            ConnectionError: an answer has begun already.
         """
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun, and cannot be followed by another")
         context = current_request() or begin(request)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _log.error("Unhandled exception outside of a handler", exc_info=exc)
-            detail = "The server failed; its log tells more under this request id"
+            response = fail(request, exc or TimeoutError("outside of every handler"))
         else:
-            detail = "The request is not well-formed HTTP"
-        response = problem_response(Problem(status, detail), context)
-        stamp(response, context)
+            response = problem_response(
+                Problem(status, "The request is not well-formed HTTP"), context
+            )
+        if not response.prepared:
+            # What aiohttp could not parse comes to no application, whose signal would stamp it.
+            stamp(response, context)
         response.force_close()
         return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends an answer and writes its access line; whether the client went away meanwhile.
+
+        An answer that cannot be sent, because of a header that is none or a body that raises, is
+        a failure like any other of a handler.
+        """
+        try:
+            return await super().finish_response(request, resp, start_time)
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            resp = fail(request, error)
+            if not resp.prepared:
+                return await super().finish_response(request, resp, start_time)
+            self.log_access(request, resp, start_time)
+            return resp, True
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Logs what aiohttp could not handle, but no traceback of a body that nobody read."""
+        if isinstance(kw.get("exc_info"), _BODY_ERRORS):
+            self.logger.debug("The rest of a body could not be read: %r", kw["exc_info"])
+        else:
+            super().log_exception(*args, **kw)
 
 
 class ConnectionServer(web.Server):
@@ -71,13 +117,15 @@ class ConnectionServer(web.Server):
 
 
 class Runner(web.AppRunner):
-    """aiohttp's runner of an application, with `Connection`s.
+    """aiohttp's runner of an application, with `Connection`s; every answer is stamped.
 
     Args:
-        app: the application.
+        app: the application; nothing has started it yet.
         settings: the limits of each connection.
         handler_cancellation: whether a handler is cancelled when its client goes away.
     """
+
+    __slots__ = ("_options",)
 
     def __init__(
         self,
@@ -91,6 +139,7 @@ class Runner(web.AppRunner):
             shutdown_timeout=settings.shutdown_s,
             handler_cancellation=handler_cancellation,
         )
+        app.on_response_prepare.append(stamp_answer)
         self._options: dict[str, Any] = {
             "access_log_class": AccessLogger,
             "access_log": logging.getLogger(ACCESS_LOGGER),
@@ -99,8 +148,6 @@ class Runner(web.AppRunner):
             "max_field_size": settings.max_header_bytes,
             "max_headers": settings.max_header_count,
         }
-
-    __slots__ = ("_options",)
 
     async def _make_server(self) -> web.Server:
         return ConnectionServer(await super()._make_server(), self._options)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 # What a client may choose as its request id: printable, short, and harmless in a log or a shell.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_KNOWN_FLAGS = 0b11
 
 
 class TraceContext(NamedTuple):
@@ -36,6 +37,8 @@ class RequestContext:
         started: `time.perf_counter()` when the request was taken up, in seconds.
         feature: the name of the feature that answers, None before a route is found.
         route: the path template that matched, None where none did.
+        answer: the response whose headers are on their way, None before; aiohttp's, and untyped
+            because this module knows no web server.
     """
 
     request_id: str
@@ -45,6 +48,7 @@ class RequestContext:
     started: float
     feature: str | None = None
     route: str | None = None
+    answer: object | None = None
 
     @property
     def traceparent(self) -> str:
@@ -69,7 +73,8 @@ def parse_traceparent(header: str) -> TraceContext | None:
             versions after 00 may be longer.
 
     A malformed header counts as none: the request starts a trace of its own.
-    Source: W3C Trace Context, section 3.2.
+    Of its flags only those that have a meaning are kept: sampled (1) and random (2).
+    Source: W3C Trace Context Level 2, section 3.2.
     """
     match = _TRACEPARENT.fullmatch(header)
     if match is None:
@@ -79,7 +84,7 @@ def parse_traceparent(header: str) -> TraceContext | None:
         return None
     if trace_id == "0" * 32 or span_id == "0" * 16:
         return None
-    return TraceContext(trace_id, span_id, flags)
+    return TraceContext(trace_id, span_id, f"{int(flags, 16) & _KNOWN_FLAGS:02x}")
 
 
 def new_request_context(

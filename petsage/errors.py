@@ -6,6 +6,7 @@ carry a fix for the developer. `Problem` is what a caller of the API gets: RFC 9
 
 import difflib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,6 +14,8 @@ from typing import Any, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
+
+_log = logging.getLogger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -139,7 +142,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         """The answer's body, JSON.
 
         An extension that is not JSON is answered as its `str`, and a lone surrogate as its
-        escape, so that an error about an error never hides the first.
+        escape; where even that fails, extensions are left out, so that an error about an error
+        never hides the first.
         """
         members = {
             "type": self.type,
@@ -147,12 +151,19 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             "status": self.status,
             "detail": self.detail,
             "request_id": request_id,
-            **self.extensions,
         }
+        whole = {**members, **self.extensions}
         try:
-            return orjson.dumps(members, default=str, option=orjson.OPT_NON_STR_KEYS)
+            return orjson.dumps(whole, default=str, option=orjson.OPT_NON_STR_KEYS)
         except orjson.JSONEncodeError:
-            return json.dumps(members, default=str, skipkeys=True).encode()
+            pass  # a lone surrogate, an int over 64 bits: the standard library writes them
+        try:
+            return json.dumps(whole, default=str, skipkeys=True, allow_nan=False).encode()
+        except Exception:  # noqa: BLE001 - a `__str__` may raise anything
+            _log.exception(
+                "The extensions of a problem are no JSON: %s", ", ".join(self.extensions)
+            )
+            return json.dumps(members, default=str).encode()
 
 
 def _phrase(status: int) -> str:
@@ -205,7 +216,7 @@ FINDINGS: Final[Mapping[str, str]] = {
     "duplicate-feature": "Another folder of features has one of this name",
     "unreadable": "A file of the feature cannot be read",
     "syntax-error": "A file is not Python",
-    "late-import": "A feature's own module is imported inside a function",
+    "late-import": "A module of a feature is imported inside a function",
     "missing-package": "A package that is imported is not installed",
     "import-failed": "The import raised",
     "no-feature": "`__init__.py` has no `feature`, or it is no `Feature`",
@@ -215,6 +226,7 @@ FINDINGS: Final[Mapping[str, str]] = {
     "undeclared-need": "Another feature is imported that `needs` does not name",
     "needs-cycle": "Features need each other in a circle",
     "need-failed": "A feature that this one needs was set aside",
+    "compile-failed": "Compiling the routes raised",
     "bad-path": "A path cannot be a route's",
     "route-clash": "Another route has the same method and path",
     "handler-not-async": "A handler is no `async def`",

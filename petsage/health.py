@@ -39,14 +39,38 @@ class CheckResult:
 
 
 async def run_check(check: Check, app: web.Application) -> CheckResult:
-    """Runs one check, within its time limit; whatever the probe raises becomes the reason."""
+    """Runs one check, within its time limit; whatever the probe raises becomes the reason.
+
+    Raises:
+        asyncio.CancelledError: the caller is being cancelled, and the probe with it.
+    """
     started = time.perf_counter()
     reason: str | None = None
     try:
-        async with asyncio.timeout(check.timeout_s):
-            await check.probe(app)
-    except TimeoutError:
-        reason = f"no answer within {check.timeout_s:g} s"
-    except Exception as error:  # noqa: BLE001 - the reason is what the check is for
-        reason = f"{type(error).__name__}: {error}"
+        async with asyncio.timeout(check.timeout_s) as limit:
+            answer: object = await check.probe(app)  # type: ignore[func-returns-value] # may lie
+        if answer is False:
+            reason = "the probe returned False"
+    except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
+        # A probe has no right to stop the server, nor to pass for cancelled when nobody asked.
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
+        if isinstance(error, TimeoutError) and limit.expired():
+            reason = f"no answer within {check.timeout_s:g} s"
+        else:
+            reason = _told(error)
     return CheckResult(check.name, reason, (time.perf_counter() - started) * 1000)
+
+
+def _told(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error's own text may fail; its kind is left
+        text = ""
+    return f"{kind}: {text}" if text else kind
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

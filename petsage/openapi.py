@@ -2,18 +2,24 @@
 
 Each feature's models are named in a space of its own (`pets.Pet`), so that they keep their
 names when another feature comes.
+
+Longer than 300 lines: it follows the document from its top to its leaves, one part a function.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
-from petsage.endpoint import JSON, Endpoint
+from petsage.arguments import JSON
+from petsage.endpoint import Endpoint
 from petsage.errors import PROBLEM_TYPE, ProblemDocument
 from petsage.feature import CompiledRoute
+from petsage.path_template import PathTemplate
+from petsage.shapes import Mode, SchemaGenerator
 from petsage.signature import Parameter
 
 TITLE: Final = "PetSage API"
@@ -23,8 +29,9 @@ VERSION: Final = "1.0.0"
 
 _REF: Final = "#/components/schemas/"
 _PROBLEM: Final = "Problem"
+_PROBLEM_CONTENT: Final = {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"}}}
+_HEADERS: Final = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
 
-Mode = Literal["validation", "serialization"]
 _Key = tuple[str, Mode]
 
 
@@ -40,22 +47,30 @@ def build_document(features: Iterable[DocumentedFeature]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of every route of `features`."""
     paths: dict[str, dict[str, Any]] = {}
     schemas: dict[str, Any] = {}
+    templates = _Templates()
     for feature in features:
         part = _FeaturePart(feature)
         schemas.update(part.schemas)
         for compiled in feature.routes:
-            path = _documented_path(compiled)
-            paths.setdefault(path, {})[compiled.route.method.lower()] = part.operation(compiled)
+            path, names = templates.write(compiled.path)
+            operation = part.operation(compiled, names)
+            paths.setdefault(path, {})[compiled.route.method.lower()] = operation
     problems, definitions = _problem_schema()
     schemas.update(definitions)
     schemas[_PROBLEM] = problems
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "description": DESCRIPTION, "version": VERSION},
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "responses": {_PROBLEM: _problem_response("An error, as RFC 9457 describes it")},
+            "responses": {
+                _PROBLEM: {
+                    "description": "An error, as RFC 9457 describes it",
+                    "headers": _HEADERS,
+                    "content": _PROBLEM_CONTENT,
+                }
+            },
             "headers": {
                 "RequestId": {
                     "description": "The id under which the log tells about the request.",
@@ -64,11 +79,41 @@ def build_document(features: Iterable[DocumentedFeature]) -> dict[str, Any]:
             },
         },
     }
+    # An example may be any object; one that is not JSON must not cost everybody the document.
+    plain: dict[str, Any] = to_jsonable_python(document, serialize_unknown=True)
+    return plain
 
 
-def _documented_path(compiled: CompiledRoute) -> str:
-    """The path as OpenAPI writes it, without `:path`."""
-    return compiled.path.text.replace(":path}", "}")
+class _Templates:
+    """Paths as OpenAPI writes them: one for each shape, whatever each route calls its names.
+
+    Two templates that differ in names alone are not allowed (OpenAPI 3.1, section 4.8.8.1). It
+    has no word for `{name:path}`, which is written `{name}`, or `{name_}` where that is taken.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[tuple[tuple[str | None, ...], bool], tuple[str, list[str]]] = {}
+        self._taken: set[str] = set()
+
+    def write(self, path: PathTemplate) -> tuple[str, dict[str, str]]:
+        """The path's text, and what its names are called in it."""
+        shape = (path.segments, path.tail)
+        if shape not in self._written:
+            names = list(path.names)
+            text = _filled(path, names)
+            while text in self._taken:
+                names[-1] += "_"
+                text = _filled(path, names)
+            self._taken.add(text)
+            self._written[shape] = text, names
+        text, names = self._written[shape]
+        return text, dict(zip(path.names, names, strict=True))
+
+
+def _filled(path: PathTemplate, names: list[str]) -> str:
+    left = iter(names)
+    segments = (f"{{{next(left)}}}" if each is None else each for each in path.segments)
+    return "/" + "/".join(segments)
 
 
 def _problem_schema() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -77,14 +122,6 @@ def _problem_schema() -> tuple[dict[str, Any], dict[str, Any]]:
     )
     definitions = schema.pop("$defs", {})
     return schema, {f"{_PROBLEM}.{name}": definition for name, definition in definitions.items()}
-
-
-def _problem_response(description: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "headers": {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}},
-        "content": {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"}}},
-    }
 
 
 class _FeaturePart:
@@ -102,14 +139,17 @@ class _FeaturePart:
             if endpoint.signature.body is not None:
                 inputs.append((f"{key}#", "validation", endpoint.signature.body.adapter))
             if endpoint.answer is not None:
-                inputs.append((f"{key}#200", "serialization", endpoint.answer))
+                inputs.append((f"{key}#200", "serialization", endpoint.answer.adapter))
             inputs += [
-                (f"{key}#={status}", "serialization", adapter)
-                for status, adapter in endpoint.answers.items()
+                (f"{key}#={status}", "serialization", answer.adapter)
+                for status, answer in endpoint.answers.items()
             ]
         self._feature = feature
         by_key, definitions = TypeAdapter.json_schemas(
-            inputs, ref_template=f"{_REF}{feature.name}.{{model}}", by_alias=True
+            inputs,
+            ref_template=f"{_REF}{feature.name}.{{model}}",
+            by_alias=True,
+            schema_generator=SchemaGenerator,
         )
         self._by_key: Mapping[_Key, Any] = by_key
         self.schemas = {
@@ -117,18 +157,19 @@ class _FeaturePart:
             for name, schema in definitions.get("$defs", {}).items()
         }
 
-    def operation(self, compiled: CompiledRoute) -> dict[str, Any]:
+    def operation(self, compiled: CompiledRoute, path_names: Mapping[str, str]) -> dict[str, Any]:
+        """What the document says of one route; `path_names` are its path's, as written there."""
         route, endpoint = compiled.route, compiled.endpoint
         operation: dict[str, Any] = {
             "operationId": compiled.operation_id,
-            "summary": route.summary or route.handler.__name__.replace("_", " ").capitalize(),
+            "summary": route.summary or endpoint.name.replace("_", " ").capitalize(),
         }
         if route.description:
             operation["description"] = route.description
         operation["tags"] = list(dict.fromkeys(route.tags)) or [self._feature.name]
         if route.deprecated:
             operation["deprecated"] = True
-        parameters = self._parameters(compiled)
+        parameters = self._parameters(compiled, path_names)
         if parameters:
             operation["parameters"] = parameters
         if endpoint.signature.body is not None:
@@ -136,38 +177,51 @@ class _FeaturePart:
         operation["responses"] = self._responses(compiled)
         return operation
 
-    def _parameters(self, compiled: CompiledRoute) -> list[dict[str, Any]]:
+    def _parameters(
+        self, compiled: CompiledRoute, path_names: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         parameters: list[dict[str, Any]] = []
         declared = set()
         for parameter in compiled.endpoint.signature.parameters:
             schema = self._by_key[f"{compiled.operation_id}#{parameter.argument}", "validation"]
             if parameter.list_names is not None:
-                parameters += self._model_parameters(schema)
+                parameters += self._members(parameter, schema)
                 continue
-            declared.add(parameter.name)
-            parameters.append(_parameter(parameter, schema))
-        # A plain handler takes names from the path by itself: they are strings.
+            documented = _parameter(parameter, schema)
+            if parameter.where == "path":
+                declared.add(parameter.name)
+                documented["name"] = path_names[parameter.name]
+            parameters.append(documented)
+        # Who takes the request takes names from the path by itself: they are strings.
         parameters += [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in compiled.path.names
+            {"name": written, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name, written in path_names.items()
             if name not in declared
         ]
         return parameters
 
-    def _model_parameters(self, schema: dict[str, Any]) -> list[dict[str, Any]]:
-        """Of a model that takes all of the query, each member as a parameter."""
-        while "$ref" in schema:
-            schema = self.schemas[schema["$ref"].removeprefix(_REF)]
-        required = schema.get("required", [])
+    def _members(self, parameter: Parameter, schema: dict[str, Any]) -> list[dict[str, Any]]:
+        """What takes all of the query, each member as a parameter."""
+        while "properties" not in schema and ("$ref" in schema or "anyOf" in schema):
+            if "$ref" in schema:
+                schema = self.schemas[schema["$ref"].removeprefix(_REF)]
+            else:
+                schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
+        required = schema.get("required", []) if parameter.required else []
+        members = schema.get("properties", {})
+        if not members:
+            # A mapping of any names: `form` and `explode` are what write them side by side.
+            whole = {"name": parameter.argument, "in": "query", "schema": schema}
+            return [whole | {"style": "form", "explode": True}]
         return [
             {
                 "name": name,
                 "in": "query",
                 "required": name in required,
-                **({"description": member["description"]} if "description" in member else {}),
+                **{key: member[key] for key in ("description", "deprecated") if key in member},
                 "schema": member,
             }
-            for name, member in schema.get("properties", {}).items()
+            for name, member in members.items()
         ]
 
     def _body(self, compiled: CompiledRoute) -> dict[str, Any]:
@@ -186,36 +240,45 @@ class _FeaturePart:
     def _responses(self, compiled: CompiledRoute) -> dict[str, Any]:
         endpoint, key = compiled.endpoint, compiled.operation_id
         responses: dict[str, Any] = {}
+        answer: dict[str, Any] = {}
         if endpoint.answer is not None:
-            schema = self._by_key[f"{key}#200", "serialization"]
-            responses[str(endpoint.status)] = _json_response(endpoint.status, schema)
-        if endpoint.nothing or (endpoint.answer is None and not endpoint.raw):
-            responses["204"] = {"description": "Nothing more to say", "headers": _HEADERS}
+            answer[JSON] = {"schema": self._by_key[f"{key}#200", "serialization"]}
         if endpoint.raw:
-            responses[str(endpoint.status)] = {
-                "description": "Whatever the handler writes",
-                "headers": _HEADERS,
-            }
+            answer["*/*"] = {}
+        if answer:
+            _add(responses, endpoint.status, _phrase(endpoint.status), answer)
+        if endpoint.empty_status is not None:
+            _add(responses, endpoint.empty_status, "Nothing more to say")
         for status in endpoint.answers:
+            # What stands in `answers` is what is answered, also for the ordinary status.
+            responses.pop(str(status), None)
             schema = self._by_key[f"{key}#={status}", "serialization"]
-            responses[str(status)] = _json_response(status, schema)
+            _add(responses, status, _phrase(status), {JSON: {"schema": schema}})
+        for status in sorted(endpoint.bare):
+            _add(responses, status, _phrase(status))
         for status in sorted(endpoint.problems):
-            responses[str(status)] = _problem_response(_phrase(status))
+            _add(responses, status, _phrase(status), _PROBLEM_CONTENT)
         for status, description in _refusals(endpoint).items():
-            responses.setdefault(str(status), _problem_response(description))
-        responses.setdefault("default", {"$ref": f"#/components/responses/{_PROBLEM}"})
+            _add(responses, status, description, _PROBLEM_CONTENT)
+        if answer and (endpoint.reply or endpoint.raw):
+            # A `Reply`, or a response of the handler's own, may have any other status.
+            description = "An answer of another status, or an error"
+            _add(responses, "default", description, {**answer, **_PROBLEM_CONTENT})
+        else:
+            responses["default"] = {"$ref": f"#/components/responses/{_PROBLEM}"}
         return responses
 
 
-_HEADERS: Final = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
-
-
-def _json_response(status: int, schema: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "description": _phrase(status),
-        "headers": _HEADERS,
-        "content": {JSON: {"schema": schema}},
-    }
+def _add(
+    responses: dict[str, Any],
+    status: int | str,
+    description: str,
+    content: Mapping[str, Any] | None = None,
+) -> None:
+    """Adds a response; where the status has one already, what else it may hold."""
+    response = responses.setdefault(str(status), {"description": description, "headers": _HEADERS})
+    if content:
+        response["content"] = {**response.get("content", {}), **content}
 
 
 def _phrase(status: int) -> str:
@@ -243,9 +306,15 @@ def _parameter(parameter: Parameter, schema: dict[str, Any]) -> dict[str, Any]:
         "required": parameter.required,
         "schema": schema,
     }
-    if not parameter.required and parameter.default is not None and "$ref" not in schema:
-        default = TypeAdapter(Any).dump_python(parameter.default, mode="json")
-        documented["schema"] = {**schema, "default": default}
+    if not parameter.required and parameter.default is not None:
+        try:
+            default = parameter.adapter.dump_python(
+                parameter.default, mode="json", warnings="error"
+            )
+        except (TypeError, ValueError):
+            pass  # not a value of its type: an object that says "left out"
+        else:
+            documented["schema"] = {**schema, "default": default}
     if marker.description:
         documented["description"] = marker.description
     if marker.example is not None:

@@ -71,9 +71,10 @@ async def _serve(settings: Settings, announce: Callable[[str, list[Entry]], None
         if announce is not None:
             announce(address, entries)
         await stop.wait()
-        _log.info("PetSage stops")
+        _log.info("PetSage stops: it takes no new connections and ends its requests")
     finally:
         await runner.cleanup()
+        _log.info("PetSage has stopped")
 
 
 async def _listen(runner: Runner, settings: Settings) -> str:

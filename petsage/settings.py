@@ -2,16 +2,14 @@
 
 The models hold every default and description; `config/default.toml` is their printed form.
 Over it go `config/<PETSAGE_ENV>.toml`, environment variables `PETSAGE_<TABLE>__<KEY>`, then
-flags. An installed package needs no file at all.
+flags, merged table by table. An installed package needs no file at all.
 """
 
 import json
-import os
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from os import environ as process_environment
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,25 +18,23 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
-)
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from pydantic_settings import (
-    SettingsError as SourceError,
 )
 
 from petsage.errors import SettingsError, did_you_mean
+from petsage.sources import Location, Source, environment_source, explain, file_source, merged
 
-ENVIRONMENT = "PETSAGE_ENV"
-PREFIX = "PETSAGE_"
+ENVIRONMENT: Final = "PETSAGE_ENV"
+PREFIX: Final = "PETSAGE_"
+
+FLAGS: Final[Mapping[Location, str]] = {
+    ("server", "host"): "--host",
+    ("server", "port"): "--port",
+    ("catalog", "folders"): "--folder",
+}
+"""What the command line calls the settings that it can make."""
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -62,7 +58,15 @@ Name = Annotated[str, AfterValidator(_is_name)]
 class Table(BaseModel):
     """A table of settings; a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, bool) and annotation in {int, float}:
+            raise ValueError("a number is meant")
+        return value
 
 
 class ServerSettings(Table):
@@ -80,9 +84,14 @@ class ServerSettings(Table):
         1024**2, ge=1, description="The largest request body; a larger one is answered 413."
     )
     max_header_bytes: int = Field(
-        8190, ge=256, description="The longest request line, and the longest single header."
+        8190,
+        ge=256,
+        le=1024**2,
+        description="The longest request line, and the longest single header.",
     )
-    max_header_count: int = Field(128, ge=8, description="The most headers of one request.")
+    max_header_count: int = Field(
+        128, ge=8, le=10_000, description="The most headers of one request."
+    )
 
 
 class CatalogSettings(Table):
@@ -161,16 +170,8 @@ class LogsSettings(Table):
     )
 
 
-class Settings(BaseSettings):
+class Settings(Table):
     """All settings of one process."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
 
     server: ServerSettings = ServerSettings()
     catalog: CatalogSettings = CatalogSettings()
@@ -178,14 +179,6 @@ class Settings(BaseSettings):
     features: dict[str, dict[str, Any]] = Field(
         {}, description="Each feature's own settings, in a table of its name."
     )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """One place that settings come from, by the name that a person calls it."""
-
-    name: str
-    values: Mapping[str, Any]
 
 
 def load_settings(
@@ -205,153 +198,39 @@ def load_settings(
         SettingsError: a file that cannot be read, an unknown key or `PETSAGE_ENV`, a value of
             the wrong type; it names the place, the key, the value and the fix.
     """
-    environ = os.environ if environ is None else environ
+    environ = process_environment if environ is None else environ
     sources = [
-        _Source("the command line", dict(flags or {})),
-        _Source("the environment", _from_environment(environ)),
-        *(_Source(str(path), _from_file(path)) for path in _files(folder, environ)),
+        Source("the defaults", Settings().model_dump()),
+        *_files(folder, environ),
+        environment_source(environ, Settings, PREFIX, apart={ENVIRONMENT}),
+        Source("the command line", flags or {}, FLAGS),
     ]
-
-    class _Loaded(Settings):
-        """`Settings` from exactly these sources; pydantic-settings merges them, first over last."""
-
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: object, **__: object
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(
-                InitSettingsSource(settings_cls, dict(source.values)) for source in sources
-            )
-
+    values: Mapping[str, Any] = {}
+    for source in sources:
+        values = merged(values, source.values)
     try:
-        loaded = _Loaded()
+        return Settings.model_validate(values)
     except ValidationError as error:
-        raise _explain(error.errors()[0], sources) from None
-    return Settings.model_construct(
-        **{name: getattr(loaded, name) for name in Settings.model_fields}
-    )
-
-
-def _files(folder: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """The files that are read, the one that wins first."""
-    name = environ.get(ENVIRONMENT)
-    if name is not None:
-        known = sorted(path.stem for path in folder.glob("*.toml"))
-        if name not in known:
-            raise SettingsError(
-                f"{ENVIRONMENT} is {name!r}, and there is no {folder / (name + '.toml')}",
-                fix=f"write that file, or unset {ENVIRONMENT}"
-                + (f"; {did_you_mean(name, known)}" if known else ""),
-            )
-        yield folder / f"{name}.toml"
-    if name != "default" and (folder / "default.toml").is_file():
-        yield folder / "default.toml"
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        return TomlConfigSettingsSource(Settings, path)()
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}", fix="mend that line") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8: {error}", fix="save it as UTF-8") from None
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", fix="make it a file that you may read"
+        raise explain(
+            error.errors(), sources[::-1], Settings, secret={*LogsSettings().redact, "url"}
         ) from None
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What `PETSAGE_<TABLE>__<KEY>` variables say; a table that is not known is an error."""
-    for name in environ:
-        if not name.startswith(PREFIX) or name == ENVIRONMENT:
-            continue
-        table = name.removeprefix(PREFIX).partition("__")[0].lower()
-        if table not in Settings.model_fields:
-            raise SettingsError(
-                f"the environment variable {name} names no table of settings",
-                fix=did_you_mean(table, list(Settings.model_fields)),
-            )
-
-    class _Environment(EnvSettingsSource):
-        def _load_env_vars(self) -> Mapping[str, str]:
-            return {name.lower(): value for name, value in environ.items()}
-
-    try:
-        return _Environment(Settings)()
-    except SourceError as error:
+def _files(folder: Path, environ: Mapping[str, str]) -> Iterator[Source]:
+    """The files that are read, the one that wins last."""
+    yield file_source(folder / "default.toml", optional=True)
+    name = next((environ[each] for each in environ if each.upper() == ENVIRONMENT), "")
+    if name in {"", "default"}:
+        return
+    # It is compared with the names that are there, so it cannot lead out of the folder.
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known:
         raise SettingsError(
-            f"an environment variable cannot be read: {error}",
-            fix="write tables and lists as JSON, and single keys as PETSAGE_<TABLE>__<KEY>",
-        ) from None
-
-
-def _explain(error: ErrorDetails, sources: list[_Source]) -> SettingsError:
-    """The first thing wrong, with its place, key, value and fix."""
-    location = _plain(error["loc"])
-    place = next((source for source in sources if _holds(source.values, location)), None)
-    name = place.name if place is not None else "the settings"
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        right = _keys_beside(location)
-        return SettingsError(f"{name}: unknown key `{key}`", fix=did_you_mean(location[-1], right))
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return SettingsError(f"{name}: `{key}` is missing", fix=f"set `{key}`")
-    return SettingsError(
-        f"{name}: `{key}` is {_shown(location, error['input'])}: {message}",
-        fix=f"change `{key}`{_meaning(location)}",
-    )
-
-
-def _plain(location: tuple[int | str, ...]) -> list[str]:
-    """The location as keys; pydantic adds "[key]" where a key itself is wrong."""
-    return [str(part) for part in location if part != "[key]"]
-
-
-def _holds(values: Any, location: list[str]) -> bool:
-    for key in location:
-        if isinstance(values, list) and key.isdigit() and int(key) < len(values):
-            values = values[int(key)]
-        elif isinstance(values, Mapping) and key in values:
-            values = values[key]
-        else:
-            return False
-    return True
-
-
-def _model_at(location: list[str]) -> type[BaseModel] | None:
-    """The table that `location` names, through dicts of tables too."""
-    model: Any = Settings
-    for key in location:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(key)
-            model = field.annotation if field is not None else None
-        else:
-            arguments = get_args(model)
-            model = arguments[-1] if arguments else None
-    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
-
-
-def _keys_beside(location: list[str]) -> list[str]:
-    model = _model_at(location[:-1])
-    return list(model.model_fields) if model is not None else []
-
-
-def _meaning(location: list[str]) -> str:
-    model = _model_at(location[:-1])
-    field = model.model_fields.get(location[-1]) if model is not None else None
-    return f" ({field.description})" if field is not None and field.description else ""
-
-
-def _shown(location: list[str], value: Any) -> str:
-    """The value as it was written, unless its key tells of a secret."""
-    if any(
-        word in part.lower() for part in location for word in ("token", "password", "secret", "url")
-    ):
-        return "set to a value that is kept from this message"
-    text = repr(value) if not isinstance(value, BaseModel) else "this table"
-    return text if len(text) <= 200 else text[:200] + "…"
+            f"{ENVIRONMENT} is {name!r}, and {folder} has no file for it",
+            fix=f"write {folder}/<name>.toml, or unset {ENVIRONMENT}"
+            + (f"; {did_you_mean(name, known)}" if known else ""),
+        )
+    yield file_source(folder / f"{name}.toml")
 
 
 def to_toml() -> str:
@@ -360,13 +239,13 @@ def to_toml() -> str:
         "# Every setting, its default and its meaning. Written from petsage/settings.py by",
         "# `make fix`; put what differs into config/<name>.toml and start with PETSAGE_ENV=<name>.",
     ]
-    defaults = Settings.model_construct()
-    for name, field in Settings.model_fields.items():
+    defaults = Settings()
+    for name, known in Settings.model_fields.items():
         table = getattr(defaults, name)
         if isinstance(table, BaseModel):
             lines += _table_lines(name, table)
         else:
-            lines += ["", f"# {field.description}", f"# [{name}.<name>]"]
+            lines += ["", f"# {known.description}", f"# [{name}.<name>]"]
     return "\n".join(lines) + "\n"
 
 
@@ -376,14 +255,14 @@ def _table_lines(name: str, table: BaseModel) -> Iterator[str]:
         yield f"# {table.__doc__}"
     yield f"[{name}]"
     inner: dict[str, Mapping[str, BaseModel]] = {}
-    for key, field in type(table).model_fields.items():
+    for key, known in type(table).model_fields.items():
         value = getattr(table, key)
         if isinstance(value, Mapping) and any(
             isinstance(each, BaseModel) for each in value.values()
         ):
             inner[key] = value
             continue
-        yield f"# {field.description}"
+        yield f"# {known.description}"
         # No value in TOML means None: the key is shown, and left out.
         yield f"{key} = {_toml_value(value)}" if value is not None else f"# {key} = …"
     for key, tables in inner.items():

@@ -29,7 +29,7 @@ class Snapshot:
 
     Attributes:
         name: the feature's name.
-        folder: where it was, as it was named.
+        folder: where it was, absolute.
         sources: each Python file's bytes, by its path within the folder ("tests/test_a.py").
         content_hash: 64 hex digits over every file's path and bytes.
     """
@@ -46,20 +46,39 @@ class Snapshot:
 
     def file_of(self, module: str) -> str | None:
         """The path within the folder of a module's source, None where it has none."""
-        parts = module.removeprefix(self.module).removeprefix(".")
-        path = parts.replace(".", "/")
+        path = self._path_of(module)
         for candidate in (f"{path}/__init__.py" if path else "__init__.py", f"{path}.py"):
             if candidate in self.sources:
                 return candidate
         return None
 
+    def folder_of(self, module: str) -> str | None:
+        """The path of a folder that holds sources and no `__init__.py`, None where it is none."""
+        path = self._path_of(module)
+        return path if any(file.startswith(f"{path}/") for file in self.sources) else None
+
+    def modules(self) -> list[str]:
+        """The names of its modules within the feature, tests left out: "routes", "sub.models"."""
+        files = [file for file in self.sources if not is_test(file)]
+        names = [file.removesuffix(".py").removesuffix("/__init__") for file in files]
+        return [name.replace("/", ".") for name in names if name != "__init__"]
+
+    def _path_of(self, module: str) -> str:
+        return module.removeprefix(self.module).removeprefix(".").replace(".", "/")
+
+
+def is_test(within: str) -> bool:
+    """Whether a path within a feature's folder is of its tests, which the server never runs."""
+    return within.startswith("tests/")
+
 
 def take_snapshot(name: str, folder: Path) -> Snapshot:
-    """Reads every file of a feature's folder, symlinked folders left out.
+    """Reads every file of a feature's folder; symlinked folders within it are left out.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file cannot be read; its `filename` says which.
     """
+    folder = folder.absolute()
     sources: dict[str, bytes] = {}
     digest = hashlib.sha256()
     for base, folders, files in os.walk(folder, onerror=_raise):
@@ -69,12 +88,20 @@ def take_snapshot(name: str, folder: Path) -> Snapshot:
             within = path.relative_to(folder).as_posix()
             if file.endswith((".pyc", ".pyo")) or not path.is_file():
                 continue
-            data = path.read_bytes()
+            data = _read(path)
             digest.update(f"{within}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
             digest.update(data)
             if file.endswith(".py"):
                 sources[within] = data
     return Snapshot(name, folder, sources, digest.hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        # What fails in the middle of a file names none.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _raise(error: OSError) -> None:
@@ -100,9 +127,6 @@ class _SnapshotLoader(importlib.machinery.SourceFileLoader):
 class _SnapshotFinder(importlib.abc.MetaPathFinder):
     """Finds the modules of features in their snapshots, ahead of every path."""
 
-    def __init__(self) -> None:
-        self.snapshots: dict[str, Snapshot] = {}
-
     def find_spec(
         self,
         fullname: str,
@@ -116,39 +140,45 @@ class _SnapshotFinder(importlib.abc.MetaPathFinder):
         """
         if not fullname.startswith(f"{PACKAGE}."):
             return None
-        snapshot = self.snapshots.get(fullname.split(".")[1])
-        if snapshot is None:
+        generations = _generations.get(fullname.split(".")[1])
+        if not generations:
             return None
+        snapshot = generations[-1].snapshot
         within = snapshot.file_of(fullname)
         if within is None:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
-        file = str(snapshot.folder.absolute() / within)
-        loader = _SnapshotLoader(fullname, file, snapshot.sources[within])
+            return _folder_spec(fullname, snapshot)
+        file = str(snapshot.folder / within)
         is_package = within.endswith("__init__.py")
-        spec = importlib.util.spec_from_file_location(
+        return importlib.util.spec_from_file_location(
             fullname,
             file,
-            loader=loader,
+            loader=_SnapshotLoader(fullname, file, snapshot.sources[within]),
             submodule_search_locations=[str(Path(file).parent)] if is_package else None,
         )
-        prime_source(file, snapshot.sources[within])
-        return spec
 
 
-_finder: Final = _SnapshotFinder()
+def _folder_spec(fullname: str, snapshot: Snapshot) -> importlib.machinery.ModuleSpec:
+    """The spec of a folder without an `__init__.py`, which is a package all the same (PEP 420)."""
+    within = snapshot.folder_of(fullname)
+    if within is None:
+        raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+    spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = [str(snapshot.folder / within)]
+    return spec
 
 
 class ImportedModules:
-    """A feature's modules in `sys.modules`, and what stood there before.
+    """A feature's modules in `sys.modules`: one generation of them.
+
+    Several may be there at a time, of one name; `sys.modules` has those that were loaded last.
 
     Args:
         snapshot: what is imported.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._before_snapshot = _finder.snapshots.get(snapshot.name)
-        self._before = _take_modules(snapshot.module)
+        self.snapshot = snapshot
+        self._covered: dict[str, ModuleType] = {}
 
     def load(self) -> ModuleType:
         """Imports the feature from its snapshot; on failure all is put back as it was.
@@ -159,42 +189,84 @@ class ImportedModules:
         if _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
         if PACKAGE not in sys.modules:
-            package = ModuleType(PACKAGE, "Features are modules below this name.")
-            package.__path__ = []
-            sys.modules[PACKAGE] = package
-        _finder.snapshots[self._snapshot.name] = self._snapshot
+            sys.modules[PACKAGE] = _package
+        self._covered = _take_modules(self.snapshot.module)
+        _generations.setdefault(self.snapshot.name, []).append(self)
+        self._prime_sources()
         try:
-            return importlib.import_module(self._snapshot.module)
+            return importlib.import_module(self.snapshot.module)
         except BaseException:
             self.put_back()
             raise
 
     def put_back(self) -> None:
-        """Takes the feature's modules out, and puts in what stood there before."""
-        _take_modules(self._snapshot.module)
-        parent = sys.modules.get(PACKAGE)
-        if self._before_snapshot is None:
-            _finder.snapshots.pop(self._snapshot.name, None)
+        """Takes these modules out, and puts in what they took the place of; once is enough.
+
+        Where others of the same name were loaded after them, those stay.
+        """
+        name = self.snapshot.name
+        generations = _generations.get(name, [])
+        if self not in generations:
+            return
+        place = generations.index(self)
+        generations.remove(self)
+        if place < len(generations):
+            generations[place]._covered = self._covered
         else:
-            _finder.snapshots[self._snapshot.name] = self._before_snapshot
-        sys.modules.update(self._before)
-        before = self._before.get(self._snapshot.module)
-        if parent is not None:
-            if before is not None:
-                setattr(parent, self._snapshot.name, before)
-            elif hasattr(parent, self._snapshot.name):
-                delattr(parent, self._snapshot.name)
-        self._before = {}
+            _take_modules(self.snapshot.module)
+            sys.modules.update(self._covered)
+            _set_attribute(name, self._covered.get(self.snapshot.module))
+        self._covered = {}
+        if not generations:
+            _generations.pop(name, None)
+        if not _generations and sys.modules.get(PACKAGE) is _package:
+            del sys.modules[PACKAGE]
+
+    def forget_sources(self) -> None:
+        """Takes the sources out of `linecache`; those of a generation that stays are put in."""
+        for within in self.snapshot.sources:
+            linecache.cache.pop(str(self.snapshot.folder / within), None)
+        for generation in _generations.get(self.snapshot.name, []):
+            generation._prime_sources()
+
+    def _prime_sources(self) -> None:
+        for within, source in self.snapshot.sources.items():
+            if not is_test(within):
+                _prime_source(str(self.snapshot.folder / within), source)
+
+
+_generations: Final[dict[str, list[ImportedModules]]] = {}
+"""What is loaded, by the feature's name; the last of each list is in `sys.modules`."""
+
+_finder: Final = _SnapshotFinder()
+
+_package: Final = ModuleType(PACKAGE, "Features are modules below this name.")
+_package.__path__ = []  # what makes it a package; nothing is looked for there
 
 
 def _take_modules(module: str) -> dict[str, ModuleType]:
     """Takes a module and those below it out of `sys.modules`."""
-    names = [name for name in sys.modules if name == module or name.startswith(f"{module}.")]
+    # Another thread may import meanwhile: `list` takes all names in one step.
+    names = [name for name in list(sys.modules) if f"{name}.".startswith(f"{module}.")]
     return {name: sys.modules.pop(name) for name in names}
 
 
-def prime_source(file: str, source: bytes) -> None:
+def _set_attribute(name: str, module: ModuleType | None) -> None:
+    """Makes `features.<name>` the given module, or nothing."""
+    package = sys.modules.get(PACKAGE)
+    if package is None:
+        return
+    if module is not None:
+        setattr(package, name, module)
+    elif hasattr(package, name):
+        delattr(package, name)
+
+
+def _prime_source(file: str, source: bytes) -> None:
     """Gives tracebacks the very source that runs, so that none is read from disk for a log line."""
-    text = source.decode(errors="replace")
+    try:
+        text = importlib.util.decode_source(source)
+    except (SyntaxError, UnicodeDecodeError):  # no Python, and so in no traceback
+        return
     # A time of None tells linecache not to look at the file again.
     linecache.cache[file] = (len(source), None, text.splitlines(keepends=True), file)

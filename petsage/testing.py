@@ -1,7 +1,8 @@
 """A pytest plugin: fixtures for features and for the core, on the real application.
 
-pytest finds it by itself where PetSage is installed. Nothing here is a stand-in: the log goes
-through the real pipeline into a real file, requests through real sockets.
+pytest finds it by itself where PetSage is installed; it needs pytest-asyncio beside it. Nothing
+here is a stand-in: the log goes through the real pipeline into a real file, requests through real
+sockets.
 """
 
 import textwrap
@@ -12,15 +13,20 @@ from typing import Any, Protocol
 
 import orjson
 import pytest
-import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.connection import Runner
+from petsage.errors import did_you_mean
 from petsage.logs.pipeline import Pipeline
-from petsage.settings import Settings, load_settings
+from petsage.settings import Settings, SinkSettings, load_settings
+
+try:
+    from pytest_asyncio import fixture as async_fixture
+except ImportError:  # pytest loads this plugin wherever PetSage is, and must not fail there
+    async_fixture = pytest.fixture  # type: ignore[assignment] # as a decorator it does the same
 
 Client = TestClient[web.Request, web.Application]
 
@@ -40,7 +46,10 @@ class FeatureClient(Protocol):
         Args:
             feature: its name, in the project's `features/`, or its folder.
             settings: its own settings, instead of `[features.<name>]`.
-            values: what its `FromApp` arguments get, instead of what the applications have.
+            values: what its `FromApp` arguments get, instead of what the applications have; a
+                fake need not be of the annotated type.
+
+        A feature that does not serve fails the test, and says why.
         """
 
 
@@ -58,24 +67,22 @@ class FeatureFolder(Protocol):
 
 @pytest.fixture
 def petsage_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """The settings of a test: the defaults, the project's `features/`, the log in a file."""
-    return load_settings(
-        {
-            "catalog": {"folders": [request.config.rootpath / "features"]},
-            "logs": {
-                "level": "DEBUG",
-                "flush_ms": 0,
-                "sinks": {
-                    "stdout": {
-                        "kind": "file",
-                        "path": tmp_path / "petsage.jsonl",
-                        "required": True,
-                    }
-                },
-            },
-        },
-        folder=tmp_path / "no-config",
-        environ={},
+    """The settings of a test: those of the project's `config/default.toml`, the log in a file.
+
+    Neither the environment nor `PETSAGE_ENV` counts. Write a fixture of this name to change them.
+    """
+    root = request.config.rootpath
+    project = load_settings(folder=root / "config", environ={})
+    sink = SinkSettings(kind="file", path=tmp_path / "petsage.jsonl", required=True)
+    return project.model_copy(
+        update={
+            "catalog": project.catalog.model_copy(
+                update={"folders": [root / folder for folder in project.catalog.folders]}
+            ),
+            "logs": project.logs.model_copy(
+                update={"level": "DEBUG", "flush_ms": 0, "sinks": {"stdout": sink}}
+            ),
+        }
     )
 
 
@@ -107,7 +114,7 @@ def log_lines(
     return read
 
 
-@pytest_asyncio.fixture
+@async_fixture
 async def petsage_client(
     log_pipeline: Pipeline,
     petsage_settings: Settings,
@@ -117,7 +124,7 @@ async def petsage_client(
         yield client
 
 
-@pytest_asyncio.fixture
+@async_fixture
 async def feature_client(
     log_pipeline: Pipeline,
     petsage_settings: Settings,
@@ -182,9 +189,15 @@ def _client(app: web.Application, settings: Settings) -> Client:
 
 
 def _require_serving(app: web.Application, name: str) -> None:
-    for entry in app[CATALOG].entries():
-        if entry.name == name:
-            if entry.state != "serving":
-                pytest.fail(f"the feature {name} does not serve: {entry.why}", pytrace=False)
-            return
-    pytest.fail(f"there is no feature {name}", pytrace=False)
+    entries = app[CATALOG].entries()
+    states = [entry.state for entry in entries if entry.name == name]
+    if "serving" in states:
+        return
+    if not states:
+        names = [entry.name for entry in entries if not entry.system]
+        pytest.fail(f"there is no feature {name}; {did_you_mean(name, names)}", pytrace=False)
+    if "disabled" in states:
+        pytest.fail(f"the feature {name} is disabled by the settings", pytrace=False)
+    # Also those of what it needs, which failed before it.
+    findings = [f"\n  {finding}" for entry in entries for finding in entry.findings]
+    pytest.fail(f"the feature {name} does not serve:{''.join(findings)}", pytrace=False)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from petsage import Reply, Routes, prove
 
-from .models import Proof, SinkProof, SmokeTestReceipt, SmokeTestResponse
+from .models import SmokeTestReceipt, SmokeTestResponse
 
 logger = logging.getLogger(__name__)
 routes = Routes()
@@ -42,13 +42,7 @@ async def run_smoke_test() -> SmokeTestResponse | Reply[SmokeTestResponse]:
         if missing is None
         else f"The log line did not reach the sink {missing.name}: {missing.error}.",
         timestamp=datetime.now(UTC),
-        proof=Proof(
-            marker=receipt.marker,
-            sinks=[
-                SinkProof(name=sink.name, state=sink.state, error=sink.error, took_ms=sink.took_ms)
-                for sink in receipt.sinks
-            ],
-        ),
+        proof=receipt,
     )
     headers = {"Cache-Control": "no-store", "X-Log-Marker": receipt.marker}
     return Reply(response, status=None if missing is None else 503, headers=headers)

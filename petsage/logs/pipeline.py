@@ -4,15 +4,20 @@ A record is formatted where it was made, once for all sinks; each sink's own thr
 """
 
 import logging
-import secrets
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from random import getrandbits
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+from pydantic import Field
+
+from petsage.logs.cleaning import MASK, text_of
 from petsage.logs.formatter import OWN_FIELDS, JsonFormatter
 from petsage.logs.sinks import Account, Sink, open_sink
 from petsage.settings import LogsSettings
@@ -27,42 +32,39 @@ SinkState = Literal["queued", "written", "failed", "dropped", "filtered", "timeo
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SinkReceipt:
-    """What became of one line in one sink.
+    """What became of one line in one sink."""
 
-    Attributes:
-        state: `queued` when the sink took it, `dropped` when its queue was full, `filtered`
-            when the line is below its level or a filter swallowed it.
-        error: what went wrong, in the system's words; None where nothing did.
-        took_ms: from the call to this state, in milliseconds.
-    """
+    name: Annotated[str, Field(description="The sink's name in the settings.")]
+    required: Annotated[bool, Field(description="Whether a proof fails when this sink does.")]
+    state: Annotated[
+        SinkState,
+        Field(
+            description="`queued`: the sink took the line; `dropped`: its queue was full; "
+            "`filtered`: a level or a filter left the line out."
+        ),
+    ]
+    error: Annotated[
+        str | None, Field(description="What went wrong, in the system's words; null if nothing.")
+    ]
+    took_ms: Annotated[float, Field(description="From the call to this state, in milliseconds.")]
 
-    name: str
-    required: bool
-    state: SinkState
-    error: str | None
-    took_ms: float
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of one line: its marker, and its state in each sink."""
 
-    marker: str
-    sinks: tuple[SinkReceipt, ...]
+    marker: Annotated[str, Field(description="What this very line bears, and no other.")]
+    sinks: Annotated[tuple[SinkReceipt, ...], Field(description="The line's state in each sink.")]
 
     @property
     def missing(self) -> SinkReceipt | None:
         """The first required sink that does not have the line, None where all have it."""
-        return next(
-            (
-                sink
-                for sink in self.sinks
-                if sink.required and sink.state not in {"queued", "written"}
-            ),
-            None,
-        )
+        for sink in self.sinks:
+            if sink.required and sink.state not in {"queued", "written"}:
+                return sink
+        return None
 
 
 class Pipeline(logging.Handler):
@@ -102,6 +104,8 @@ class Pipeline(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Formats the record and queues its line in every sink; it never raises."""
+        if self.filters and not self.filter(record):
+            return False
         self.put(record.levelno, self.formatter.to_line(record), record.__dict__.get(_PROOF))
         return True
 
@@ -141,8 +145,10 @@ class Pipeline(logging.Handler):
             self._take(logging, name, False)
         self._take(sys, "excepthook", _log_uncaught)
         self._take(threading, "excepthook", _log_uncaught_in_thread)
+        before = warnings.showwarning
         logging.captureWarnings(capture=True)
-        self._undo.append(lambda: logging.captureWarnings(capture=False))
+        if warnings.showwarning is not before:  # else somebody captured them already
+            self._undo.append(lambda: logging.captureWarnings(capture=False))
 
     def close(self) -> None:
         """Gives logging back as it was, and closes each sink when its queue is written."""
@@ -190,24 +196,25 @@ def installed_pipeline() -> Pipeline:
 
 
 class _Proof:
-    """Collects what the sinks make of one record."""
+    """Collects what the sinks make of one line."""
+
+    __slots__ = ("_receipts", "_started")
 
     def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.states: dict[str, tuple[SinkState, float]] = {}
+        self._started = time.perf_counter()
+        self._receipts: list[SinkReceipt] = []
 
     def note(self, sink: Sink, state: SinkState) -> None:
-        self.states[sink.name] = (state, (time.perf_counter() - self.started) * 1000)
+        took_ms = round((time.perf_counter() - self._started) * 1000, 3)
+        receipt = SinkReceipt(sink.name, sink.required, state, _CAUSES.get(state), took_ms)
+        self._receipts.append(receipt)
 
     def receipt(self, marker: str, sinks: tuple[Sink, ...]) -> Receipt:
-        receipts = []
-        for sink in sinks:
-            # A record that no sink has seen was swallowed by a level or a filter before.
-            state, took_ms = self.states.get(sink.name, ("filtered", 0.0))
-            receipts.append(
-                SinkReceipt(sink.name, sink.required, state, _CAUSES.get(state), round(took_ms, 3))
-            )
-        return Receipt(marker, tuple(receipts))
+        if not self._receipts:
+            # A line that no sink has seen was left out by a level or a filter before.
+            for sink in sinks:
+                self.note(sink, "filtered")
+        return Receipt(marker, tuple(self._receipts))
 
 
 _CAUSES: Final[Mapping[SinkState, str]] = {
@@ -217,7 +224,7 @@ _CAUSES: Final[Mapping[SinkState, str]] = {
 
 
 async def prove(logger: logging.Logger, message: str) -> Receipt:
-    """Logs `message` once at INFO, as an ordinary record, and says what became of that line.
+    """Logs `message` once at INFO, as an ordinary line, and says what became of that line.
 
     Args:
         logger: any stdlib logger; its own level and filters apply.
@@ -230,10 +237,60 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
         RuntimeError: no log pipeline is installed.
     """
     pipeline = installed_pipeline()
-    marker = secrets.token_hex(16)
+    marker = f"{getrandbits(128):032x}"
     proof = _Proof()
-    logger.info("%s", message, extra={MARKER: marker, _PROOF: proof}, stacklevel=2)
+    log_info(logger, message, {MARKER: marker}, proof)
     return proof.receipt(marker, pipeline.sinks)
+
+
+def log_info(
+    logger: logging.Logger, message: str, extra: dict[str, Any], proof: _Proof | None = None
+) -> None:
+    """Logs at INFO: straight to the sinks where a pipeline alone would see the record.
+
+    A LogRecord costs more than the rest of its line; docs/decisions/0003 has the figures.
+
+    Args:
+        logger: its own level and filters apply, and those of every handler on the way.
+        message: taken as it is, without `%` formatting.
+        extra: plain values, under names that are no other field's.
+        proof: is told what each sink makes of the line.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    pipeline = _sole_listener(logger)
+    if pipeline is None:
+        logger.info("%s", message, extra={**extra, _PROOF: proof}, stacklevel=3)
+        return
+    formatter = pipeline.formatter
+    fields = formatter.own_fields(formatter.timestamp_of(time.time()), "INFO", logger.name, message)
+    fields.update(extra)
+    for name in _secret_names(formatter, tuple(extra)):
+        fields[name] = MASK
+    pipeline.put(logging.INFO, formatter.dump(fields), proof)
+
+
+@lru_cache(maxsize=16)
+def _secret_names(formatter: JsonFormatter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the names have values that are masked: none, unless an operator says so."""
+    return tuple(name for name in names if formatter.is_secret(name))
+
+
+def _sole_listener(logger: logging.Logger) -> Pipeline | None:
+    """The pipeline, where it alone would see a record of `logger`, and see it unchanged."""
+    if logger.filters or logging.getLogRecordFactory() is not logging.LogRecord:
+        return None
+    found: logging.Handler | None = None
+    each: logging.Logger | None = logger
+    while each is not None:
+        for handler in each.handlers:
+            if found is not None:
+                return None
+            found = handler
+        each = each.parent if each.propagate else None
+    if type(found) is Pipeline and found.level <= logging.INFO and not found.filters:
+        return found
+    return None
 
 
 def _make_record(  # noqa: PLR0917 - `logging.Logger.makeRecord`, whose signature this is
@@ -249,17 +306,31 @@ def _make_record(  # noqa: PLR0917 - `logging.Logger.makeRecord`, whose signatur
     extra: Mapping[str, object] | None = None,
     sinfo: str | None = None,
 ) -> logging.LogRecord:
-    """`logging.Logger.makeRecord`, but an extra of a reserved name is kept as `extra_<name>`.
+    """`logging.Logger.makeRecord`, but nothing that is logged raises in the caller.
 
-    The stdlib raises KeyError in the caller instead, and its line is lost.
+    An extra of a reserved name is kept as `extra_<name>`, where the stdlib raises KeyError;
+    arguments and extras of a mapping that misbehaves end up on the line as far as they can.
     """
-    record = logging.getLogRecordFactory()(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+    make = logging.getLogRecordFactory()
+    try:
+        record = make(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+    except Exception:  # noqa: BLE001 - LogRecord asks a lone mapping whether it is empty
+        record = make(name, level, fn, lno, msg, (), exc_info, func, sinfo)
+        record.args = args
     if extra is not None:
-        own = record.__dict__
-        for key, value in extra.items():
-            reserved = key in own or key in OWN_FIELDS or key == "asctime"
-            own[f"extra_{key}" if reserved else key] = value
+        _add_extras(record.__dict__, extra)
     return record
+
+
+def _add_extras(attributes: dict[str, Any], extra: Mapping[str, object]) -> None:
+    try:
+        for key, value in extra.items():
+            name = key
+            while name in attributes or name in OWN_FIELDS or name == "asctime":
+                name = f"extra_{name}"
+            attributes[name] = value
+    except Exception as error:  # noqa: BLE001 - somebody else's mapping
+        attributes["extra_unreadable"] = f"{type(error).__name__}: {text_of(error)}"
 
 
 def _log_uncaught(

@@ -7,17 +7,16 @@ as queued.
 
 import contextlib
 import os
-import select
-import stat
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
+from weakref import WeakSet
 
+from petsage.logs.targets import FileTarget, Outcome, StreamTarget, Target, can_take
 from petsage.settings import SinkSettings
 
 # A sink that stays broken says so this often, on stderr, and not for each line.
@@ -36,24 +35,6 @@ class Account:
     failed: int
     filtered: int
     queued: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How many lines of a batch were written whole, and what stopped the others."""
-
-    written: int
-    error: OSError | None = None
-
-
-class Target(Protocol):
-    """What a sink's thread writes to; used by that thread alone."""
-
-    def write(self, lines: list[bytes]) -> "Outcome":
-        """Writes `lines`, each ending in a newline, and says how far it came; it never raises."""
-
-    def close(self) -> None:
-        """Lets go of what it opened."""
 
 
 class Sink:
@@ -84,6 +65,12 @@ class Sink:
         self._target = target
         self._flush_s = flush_ms / 1000
         self._report_drops = report_drops
+        self._closing = False
+        self._begin()
+        _sinks.add(self)
+
+    def _begin(self) -> None:
+        """Begins with an empty queue, an empty account and a thread."""
         self._lock = threading.Lock()
         self._queue: deque[bytes] = deque()
         self._emitted = self._written = self._dropped = self._failed = self._filtered = 0
@@ -92,11 +79,15 @@ class Sink:
         self._next_complaint = 0.0
         self._awake = threading.Event()
         self._hurry = threading.Event()
-        self._idle = threading.Condition(self._lock)
-        self._closing = False
+        self._progress = threading.Condition(self._lock)
         self._sleeping = False
-        self._thread = threading.Thread(target=self._run, name=f"log-sink-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"log-sink-{self.name}", daemon=True)
         self._thread.start()
+
+    def begin_in_child(self) -> None:
+        """Begins anew in a forked child: it has no thread, and what is queued is its parent's."""
+        if not self._closing:
+            self._begin()
 
     def put(self, line: bytes) -> Literal["queued", "dropped"]:
         """Queues one line; one that finds the queue full, or the sink closed, is dropped."""
@@ -136,36 +127,45 @@ class Sink:
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until every line queued so far was written or failed; whether that was in time."""
-        self._hurry.set()
-        self._awake.set()
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._queue and not self._in_flight, timeout_s)
+        with self._progress:
+            goal = self._written + self._failed + len(self._queue) + self._in_flight
+            self._hurry.set()
+            self._awake.set()
+            return self._progress.wait_for(lambda: self._written + self._failed >= goal, timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """Writes what is queued, for `timeout_s` at the most; what is left counts as dropped."""
-        whole = self.flush(timeout_s)
+        """Takes no more lines, and writes what is queued, for `timeout_s` at the most.
+
+        What is left then counts as dropped.
+        """
         with self._lock:
             self._closing = True
+        self.flush(timeout_s)
+        with self._lock:
             left = len(self._queue)
             self._dropped += left
+            self._unreported_drops += left
             self._queue.clear()
-        self._hurry.set()
-        self._awake.set()
-        self._thread.join(timeout_s if whole else 0.1)
-        if left:
-            _complain(f"sink {self.name}: {left} lines could not be written before the stop")
+            stalled = self._in_flight
+        # The thread has nothing to write any more, unless one write never returns.
+        self._thread.join(0 if stalled else timeout_s)
+        drops, self._unreported_drops = self._unreported_drops, 0
+        if drops:
+            _complain(f"sink {self.name}: {drops} lines dropped before the stop")
         if not self._thread.is_alive():
             self._target.close()
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._queue:
-                    if self._closing:
-                        return
+                idle = not self._queue
+                if idle and self._closing:
+                    return
+                if idle:
                     self._sleeping = True
                     self._awake.clear()
-            self._awake.wait()
+            if idle:
+                self._awake.wait()
             # Others may come within this time, and are written with the first.
             self._hurry.wait(self._flush_s)
             self._hurry.clear()
@@ -184,167 +184,58 @@ class Sink:
             self._in_flight = len(batch)
         if not batch:
             return False
-        outcome = self._target.write(batch)
+        try:
+            outcome = self._target.write(batch)
+        except Exception as error:  # noqa: BLE001 - a thread that died would lose every later line
+            outcome = Outcome(0, error)
         failed = len(batch) - outcome.written
         with self._lock:
             self._in_flight = 0
             self._written += outcome.written
             self._failed += failed
+            self._progress.notify_all()
             drops = 0
-            if not self._queue:
-                self._idle.notify_all()
+            if not self._queue and not self._closing:
                 drops, self._unreported_drops = self._unreported_drops, 0
         if outcome.error is not None:
             self._complain(outcome.error, failed)
         if drops:
-            self._report_drops(self.name, drops)
+            try:
+                self._report_drops(self.name, drops)
+            except Exception as error:  # noqa: BLE001 - it goes through anybody's handlers and filters
+                self._complain(error, 0)
         return True
 
-    def _complain(self, error: OSError, lines: int) -> None:
+    def _complain(self, error: Exception, failed: int) -> None:
         now = time.monotonic()
         if now >= self._next_complaint:
             self._next_complaint = now + _COMPLAINT_INTERVAL_S
-            _complain(f"sink {self.name}: {lines} lines failed: {error.strerror or error}")
+            why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            what = f"{failed} lines failed: " if failed else ""
+            _complain(f"sink {self.name}: {what}{why}")
+
+
+_sinks: WeakSet[Sink] = WeakSet()
+
+
+def _begin_in_child() -> None:
+    for sink in _sinks:
+        sink.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _complain(text: str) -> None:
-    """One short line on stderr, the last place left to speak of a sink; nothing if that is shut."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.write(sys.__stderr__.fileno(), f"petsage: {text}\n".encode())  # type: ignore[union-attr] # AttributeError: it may be None
+    """One short line on stderr, the last place left to speak of a sink; nothing if that is shut.
 
-
-class _Descriptor:
-    """Writes lines to a descriptor, and never a line onto the end of a torn one."""
-
-    def __init__(self) -> None:
-        self._torn = False
-
-    def write_lines(self, descriptor: int, lines: list[bytes]) -> Outcome:
-        data = b"".join(lines)
-        start = 1 if self._torn else 0
-        view = memoryview(b"\n" + data if self._torn else data)
-        done = 0
-        try:
-            while done < len(view):
-                try:
-                    done += os.write(descriptor, view[done:])
-                except BlockingIOError:
-                    # Somebody set the other end of our stdout to non-blocking.
-                    select.select([], [descriptor], [])
-        except OSError as error:
-            if done:
-                self._torn = view[done - 1] != ord("\n")
-            whole = bytes(view[start:done]).count(b"\n") if done > start else 0
-            return Outcome(whole, error)
-        self._torn = False
-        return Outcome(len(lines))
-
-
-class StreamTarget:
-    """One of the process's own streams, by its descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._output = _Descriptor()
-
-    def write(self, lines: list[bytes]) -> Outcome:
-        """Writes `lines` and says how far it came."""
-        return self._output.write_lines(self._descriptor, lines)
-
-    def close(self) -> None:
-        """Leaves the stream open: it is the process's."""
-
-
-class FileTarget:
-    """A file that is appended to, and opened anew when it was moved, deleted or replaced.
-
-    Args:
-        path: the file; its folder is made when it is missing.
-        max_bytes: the size past which no line takes it; it is rotated first. 0 for never.
-        backups: how many rotated files stay, `<name>.1` the newest.
+    Nothing either where nobody reads it: a stop must not wait for that.
     """
-
-    def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 5) -> None:
-        self._path = path
-        self._max_bytes = max_bytes
-        self._backups = backups
-        self._descriptor: int | None = None
-        self._output = _Descriptor()
-
-    def write(self, lines: list[bytes]) -> Outcome:
-        """Writes `lines` and says how far it came."""
-        written = 0
-        try:
-            while written < len(lines):
-                descriptor = self._current()
-                count = self._fitting(descriptor, lines, written)
-                if count == 0:
-                    self._rotate()
-                    continue
-                outcome = self._output.write_lines(descriptor, lines[written : written + count])
-                written += outcome.written
-                if outcome.error is not None:
-                    return Outcome(written, outcome.error)
-        except OSError as error:
-            return Outcome(written, error)
-        return Outcome(written)
-
-    def close(self) -> None:
-        """Closes the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _current(self) -> int:
-        """The descriptor of what the path names now."""
-        if self._descriptor is not None:
-            try:
-                named = self._path.stat()
-                opened = os.fstat(self._descriptor)
-                if (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev):
-                    return self._descriptor
-            except FileNotFoundError:
-                pass  # moved or deleted: it is made anew below
-            self.close()
-        return self._open()
-
-    def _open(self) -> int:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # O_NONBLOCK so that a FIFO without a reader is an error instead of a wait without end.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o640)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.set_blocking(descriptor, True)
-        self._descriptor = descriptor
-        self._output = _Descriptor()
-        return descriptor
-
-    def _fitting(self, descriptor: int, lines: list[bytes], start: int) -> int:
-        """How many of `lines` from `start` go into the file; an empty one takes any line."""
-        if not self._max_bytes:
-            return len(lines) - start
-        size = os.fstat(descriptor).st_size
-        count = 0
-        for line in lines[start:]:
-            if size and size + len(line) > self._max_bytes:
-                break
-            size += len(line)
-            count += 1
-        return count
-
-    def _rotate(self) -> None:
-        self.close()
-        if not self._backups:
-            self._path.unlink()
-            return
-        for number in range(self._backups - 1, 0, -1):
-            older = self._numbered(number)
-            if older.exists():
-                older.replace(self._numbered(number + 1))
-        self._path.replace(self._numbered(1))
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{self._path.name}.{number}")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr] # AttributeError: it may be None
+        if can_take(descriptor, timeout_ms=0):
+            os.write(descriptor, f"petsage: {text[:1000]}\n".encode())
 
 
 def open_sink(

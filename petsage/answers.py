@@ -1,0 +1,128 @@
+"""What every answer has: the request's id and trace, and for each failure a problem document."""
+
+import asyncio
+import logging
+from typing import Final
+
+from aiohttp import ClientConnectionResetError, hdrs, web
+from multidict import istr
+
+from petsage.context import (
+    RequestContext,
+    current_request,
+    new_request_context,
+    set_current_request,
+)
+from petsage.errors import PROBLEM_TYPE, Problem
+
+_log = logging.getLogger(__name__)
+
+_SERVER: Final = "PetSage"
+_REQUEST_ID: Final = istr("X-Request-ID")
+_TRACEPARENT: Final = istr("traceparent")
+
+
+def begin(request: web.BaseRequest) -> RequestContext:
+    """Makes the context of a request, and makes it the running task's."""
+    headers = request.headers
+    traceparent = headers.get(_TRACEPARENT)
+    if traceparent is not None and len(headers.getall(_TRACEPARENT)) > 1:
+        traceparent = None  # which of them is meant cannot be said
+    context = new_request_context(headers.get(_REQUEST_ID), traceparent)
+    set_current_request(context)
+    return context
+
+
+async def stamp_answer(request: web.Request, response: web.StreamResponse) -> None:
+    """Stamps an answer, and notes that it begins: a receiver of aiohttp's `on_response_prepare`.
+
+    The signal comes just before the headers are written, whoever answers: for streams and
+    WebSockets that a handler prepares, too.
+    """
+    context = current_request() or begin(request)
+    context.answer = response
+    stamp(response, context)
+
+
+def stamp(response: web.StreamResponse, context: RequestContext) -> None:
+    """Puts the request's id and trace on its answer, and a name that tells no versions."""
+    headers = response.headers
+    headers[hdrs.SERVER] = _SERVER
+    headers[_REQUEST_ID] = context.request_id
+    headers[_TRACEPARENT] = context.traceparent
+
+
+def problem_response(problem: Problem, context: RequestContext) -> web.Response:
+    """A problem as the answer to a request."""
+    response = web.Response(
+        body=problem.document(context.request_id), status=problem.status, headers=problem.headers
+    )
+    response.headers[hdrs.CONTENT_TYPE] = PROBLEM_TYPE
+    return response
+
+
+def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
+    """The answer to a request whose handler raised `error`, which is logged.
+
+    Where an answer has begun, it is broken off and returned: the client must not take it for
+    whole. A client that went away, or sent a body that cannot be read, is no failure of ours.
+    """
+    context = current_request() or begin(request)
+    if error is request.content.exception():
+        problem = Problem(400, f"The body cannot be read: {type(error).__name__}")
+    else:
+        problem = Problem(500, "The server failed; its log tells more under this request id")
+        if isinstance(error, ClientConnectionResetError) and _is_gone(request):
+            _log.debug("The client of %s %s went away", request.method, context.route)
+        else:
+            _log.error(
+                "Unhandled exception in %s %s", request.method, context.route, exc_info=error
+            )
+    begun = context.answer
+    if not isinstance(begun, web.StreamResponse) or _can_be_replaced(begun, request):
+        return problem_response(problem, context)
+    begun.force_close()
+    if request.transport is not None:
+        request.transport.close()
+    return begun
+
+
+def must_pass(error: BaseException) -> bool:
+    """Whether an exception is the running task's own end, and no handler's failure."""
+    if isinstance(error, asyncio.CancelledError):
+        # A handler may merely say so: an inner task of its was cancelled.
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, GeneratorExit)
+
+
+def _is_gone(request: web.BaseRequest) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _can_be_replaced(begun: web.StreamResponse, request: web.BaseRequest) -> bool:
+    """Whether nothing of an answer is out, and the writer is not set up for its kind of body."""
+    return (
+        request.writer.output_size == 0
+        and isinstance(begun, web.Response)
+        and not begun.chunked
+        and (begun.body is None or isinstance(begun.body, bytes | bytearray))
+    )
+
+
+def http_exception_response(raised: web.HTTPException, context: RequestContext) -> web.Response:
+    """What aiohttp or a plain handler raised: errors as problems, redirects as they are."""
+    if raised.status < 400 or raised.content_type == PROBLEM_TYPE:
+        answer = web.Response(status=raised.status, reason=raised.reason, body=raised.body)
+        answer.headers.clear()
+        kept = set()
+    else:
+        default = f"{raised.status}: {raised.reason}"
+        detail = raised.text if raised.text and raised.text != default else raised.reason
+        answer = problem_response(Problem(raised.status, detail), context)
+        kept = {"content-type", "content-length"}
+    for name, value in raised.headers.items():
+        if name.lower() not in kept:
+            answer.headers.add(name, value)
+    answer.cookies.update(raised.cookies)
+    return answer

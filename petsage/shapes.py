@@ -1,0 +1,112 @@
+"""Types as JSON sees them: how one is validated, and whether it is a scalar, a list or more."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final, Literal
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
+
+Shape = Literal["scalar", "list", "document"]
+Mode = Literal["validation", "serialization"]
+
+_SCALARS: Final = frozenset(("string", "integer", "number", "boolean"))
+
+
+class SchemaGenerator(GenerateJsonSchema):
+    """pydantic's generator; a default that is not JSON is left out, and not warned of."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # noqa: RUF012 - as pydantic has it
+        "skipped-choice",
+        "non-serializable-default",
+    }
+
+
+class UnusableType(Exception):  # noqa: N818 - said of the type, not of what went wrong
+    """A type that cannot be validated, or has no JSON schema; its text says why in a line."""
+
+
+class JsonType:
+    """A type that JSON can mean.
+
+    Args:
+        annotation: the type as it was written.
+        mode: which of its two schemas has to be there: that of what goes in, or out.
+
+    Raises:
+        UnusableType: it cannot be compiled, or has no JSON schema.
+    """
+
+    def __init__(self, annotation: Any, mode: Mode = "validation") -> None:
+        try:
+            self.adapter = _make_adapter(annotation)
+            self.schema = self.adapter.json_schema(mode=mode, schema_generator=SchemaGenerator)
+        except Exception as error:
+            # A type's own hooks run here, and may raise anything.
+            raise UnusableType(_first_line(error)) from error
+        self._definitions: Mapping[str, Any] = self.schema.get("$defs", {})
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Whether it is a scalar, a list of scalars (or one or the other), or more."""
+        branches = self._branches(self.schema)
+        if self._is_scalar(self.schema):
+            return "scalar"
+        if branches and all(self._is_list(each) or self._is_scalar(each) for each in branches):
+            return "list"
+        return "document"
+
+    @cached_property
+    def list_names(self) -> frozenset[str] | None:
+        """Of a type that can take all of a query, the names that may stand several times.
+
+        None where it is no object, or a member is neither a scalar nor a list of scalars.
+        """
+        branches = self._branches(self.schema)
+        if len(branches) != 1 or branches[0].get("type") != "object":
+            return None
+        names = set()
+        for name, member in branches[0].get("properties", {}).items():
+            if self._is_scalar(member):
+                continue
+            if not all(
+                self._is_list(each) or self._is_scalar(each) for each in self._branches(member)
+            ):
+                return None
+            names.add(name)
+        return frozenset(names)
+
+    def _branches(self, schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The alternatives of a schema, `null` left out, references followed."""
+        if "$ref" in schema:
+            return self._branches(self._definitions.get(schema["$ref"].rpartition("/")[2], {}))
+        alternatives = schema.get("anyOf") or schema.get("oneOf")
+        if not alternatives:
+            return [] if schema.get("type") == "null" else [schema]
+        return [branch for each in alternatives for branch in self._branches(each)]
+
+    def _is_scalar(self, schema: Mapping[str, Any]) -> bool:
+        branches = self._branches(schema)
+        return bool(branches) and all(
+            branch.get("type") in _SCALARS
+            or (("enum" in branch or "const" in branch) and "type" not in branch)
+            for branch in branches
+        )
+
+    def _is_list(self, schema: Mapping[str, Any]) -> bool:
+        return schema.get("type") == "array" and self._is_scalar(schema.get("items", {}))
+
+
+def _make_adapter(annotation: Any) -> TypeAdapter[Any]:
+    """The adapter for a type, NaN and infinities refused: JSON has none."""
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)  # a model, which has a config of its own
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

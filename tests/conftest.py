@@ -1,0 +1,145 @@
+"""Fixtures that only the core's own tests need: PetSage as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+START_S = 20
+
+
+class ServerProcess:
+    """`petsage serve` on a free port, in a folder of its own."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], env: Mapping[str, str]) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "petsage", "serve", "--port", "0", *arguments],
+            cwd=folder,
+            env={**clean_environment(), **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started = self.wait_for(lambda line: line["message"].startswith("PetSage serves on"))
+        self.address = started["message"].removeprefix("PetSage serves on ")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        """Status and JSON body."""
+        request = urllib.request.Request(f"{self.address}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=START_S) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Reads the log until a line that is wanted comes."""
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line: dict[str, Any] = json.loads(raw)
+            self.lines.append(line)
+            if wanted(line):
+                return line
+        raise AssertionError(f"the process ended: {self._process.communicate()[1].decode()}")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end: exit code and stderr; what was logged until then is in `lines`."""
+        out, err = self._process.communicate(timeout=START_S)
+        self.lines += [json.loads(raw) for raw in out.splitlines()]
+        return self._process.returncode, err.decode()
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty folder, as a stranger would begin in."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start_server(project: Path) -> Iterator[StartServer]:
+    """Starts servers in `project`; they are ended with the test."""
+    servers: list[ServerProcess] = []
+
+    def start(*arguments: str, env: Mapping[str, str] | None = None) -> ServerProcess:
+        servers.append(ServerProcess(project, arguments, env or {}))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def petsage(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command of `petsage` in `project` to its end."""
+
+    def run(
+        *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "petsage", *arguments],
+            cwd=project,
+            env={**clean_environment(), **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+
+    return run
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment, without settings of PetSage."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
+
+
+def write_feature(project: Path, name: str, source: str, **files: str) -> Path:
+    """Writes a feature into `project`'s `features/`; `files` are modules beside `__init__.py`."""
+    folder = project / "features" / name
+    folder.mkdir(parents=True)
+    for module, text in {"__init__": source, **files}.items():
+        (folder / f"{module}.py").write_text(textwrap.dedent(text), encoding="utf-8")
+    return folder
+
+
+HELLO = '''
+    """Says hello."""
+    from petsage import Feature, Routes
+
+    routes = Routes()
+
+    @routes.get("/hello/{name}")
+    async def hello(name: str) -> dict[str, str]:
+        """Greet somebody."""
+        return {"hello": name}
+
+    feature = Feature(routes)
+'''

@@ -1,0 +1,341 @@
+"""The access line: exactly one for each request, whatever becomes of it."""
+
+import asyncio
+import json
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from petsage.logs.pipeline import Pipeline
+from petsage.testing import Client, FeatureClient, FeatureFolder
+
+PATIENCE_S = 10.0
+OWN = ["timestamp", "level", "logger", "message", "service", "version"]
+OWN += ["feature", "request_id", "trace_id", "span_id"]
+ACCESS_FIELDS = ["method", "path", "route", "status", "duration_ms", "bytes", "remote"]
+ACCESS_FIELDS += ["user_agent"]
+
+FEATURE = '''
+    """Answers in several ways."""
+    import asyncio
+    from aiohttp import web
+    from petsage import Feature, Problem, Routes
+
+    routes = Routes()
+    feature = Feature(routes)
+
+
+    @routes.get("/pets/{pet_id}")
+    async def get_pet(pet_id: int) -> dict[str, int]:
+        """Get."""
+        return {"pet_id": pet_id}
+
+
+    @routes.get("/fails")
+    async def fail() -> None:
+        """Fail."""
+        raise ValueError("not told to clients")
+
+
+    @routes.get("/refuses")
+    async def refuse() -> None:
+        """Refuse."""
+        raise Problem(409, "No")
+
+
+    @routes.get("/stream")
+    async def stream(request: web.Request) -> web.StreamResponse:
+        """Stream."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(3):
+            await response.write(b"x" * 1000)
+        return response
+
+
+    @routes.get("/slow")
+    async def be_slow() -> None:
+        """Wait."""
+        await asyncio.sleep(0.02)
+'''
+
+LogLines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+async def client(feature_client: FeatureClient, feature_folder: FeatureFolder) -> Client:
+    return await feature_client(feature_folder("pets", FEATURE))
+
+
+def access_lines(log_lines: LogLines) -> list[dict[str, Any]]:
+    return [line for line in log_lines() if line["logger"] == "petsage.access"]
+
+
+async def exchange(client: Client, data: bytes) -> bytes:
+    """What the server sends back until it closes."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    try:
+        writer.write(data)
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+class ClosedList(list[logging.Handler]):
+    """Takes no more: pytest adds its handlers again when a test begins."""
+
+    def append(self, _: logging.Handler) -> None: ...
+
+
+@pytest.fixture
+def alone(log_pipeline: Pipeline) -> Iterator[None]:
+    """pytest listens to every record; without it, an access line takes its short way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", ClosedList([log_pipeline]))
+        yield
+
+
+@pytest.fixture(params=["as a record", "as bytes"])
+def both_ways(request: pytest.FixtureRequest) -> None:
+    if request.param == "as bytes":
+        request.getfixturevalue("alone")
+
+
+async def test_a_request_has_one_line_with_these_fields_in_this_order(both_ways, client, log_lines):
+    headers = {"User-Agent": "curl/8", "X-Request-ID": "mine", "Cookie": "secret=1"}
+    async with client.get("/api/v1/pets/7?token=s3cret", headers=headers) as response:
+        assert response.status == 200
+    (line,) = access_lines(log_lines)
+    assert list(line) == [*OWN, *ACCESS_FIELDS]
+    assert line["level"] == "INFO"
+    assert line["message"] == "GET /api/v1/pets/7 200"
+    assert line["feature"] == "pets"
+    assert line["request_id"] == response.headers["X-Request-ID"] == "mine"
+    assert line["method"] == "GET"
+    assert line["path"] == "/api/v1/pets/7"
+    assert line["route"] == "/api/v1/pets/{pet_id}"
+    assert line["status"] == 200
+    assert line["remote"] == "127.0.0.1"
+    assert line["user_agent"] == "curl/8"
+    assert "s3cret" not in json.dumps(line)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "route", "feature"),
+    [
+        ("GET", "/api/v1/pets/7", 200, "/api/v1/pets/{pet_id}", "pets"),
+        ("HEAD", "/api/v1/pets/7", 200, "/api/v1/pets/{pet_id}", "pets"),
+        ("OPTIONS", "/api/v1/pets/7", 204, None, None),
+        ("GET", "/api/v1/pets/seven", 422, "/api/v1/pets/{pet_id}", "pets"),
+        ("GET", "/nowhere", 404, None, None),
+        ("DELETE", "/api/v1/pets/7", 405, "/api/v1/pets/{pet_id}", None),
+        ("GET", "/api/v1/fails", 500, "/api/v1/fails", "pets"),
+        ("GET", "/api/v1/refuses", 409, "/api/v1/refuses", "pets"),
+        ("GET", "/api/v1/stream", 200, "/api/v1/stream", "pets"),
+    ],
+)
+async def test_whatever_the_answer_there_is_one_line(  # noqa: PLR0917 - they make a table
+    client, log_lines, method, path, status, route, feature
+):
+    async with client.request(method, path) as response:
+        await response.read()
+        assert response.status == status
+    (line,) = access_lines(log_lines)
+    assert (line["method"], line["path"], line["status"]) == (method, path, status)
+    assert (line["route"], line["feature"]) == (route, feature)
+    assert line["request_id"] == response.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: minus\r\n\r\n",
+    ],
+    ids=["nonsense", "version", "header", "long", "length"],
+)
+async def test_a_request_that_does_not_parse_has_one_line(both_ways, client, log_lines, data):
+    answer = await exchange(client, data)
+    assert answer.split(b" ")[1] == b"400"
+    (line,) = access_lines(log_lines)
+    assert list(line) == [*OWN, *ACCESS_FIELDS]
+    assert line["status"] == 400
+    assert line["route"] is None
+    assert f"X-Request-ID: {line['request_id']}".encode() in answer
+    assert line["bytes"] == len(answer)
+
+
+async def test_bytes_are_all_that_were_sent_headers_included(client, log_lines):
+    asked = (b"GET /api/v1/stream", b"GET /api/v1/pets/7", b"HEAD /api/v1/pets/7", b"GET /none")
+    rest = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    sizes = [len(await exchange(client, each + rest)) for each in asked]
+    assert [line["bytes"] for line in access_lines(log_lines)] == sizes
+    assert sizes[0] > 3000
+    assert sizes[1] == sizes[2] + len(b'{"pet_id":7}')
+
+
+async def test_requests_on_one_connection_have_a_line_and_an_id_each(client, log_lines):
+    one = b"GET /api/v1/pets/1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = one.replace(b"Host: x", b"Host: x\r\nConnection: close").replace(b"pets/1", b"pets/x")
+    await exchange(client, one * 4 + last)
+    lines = access_lines(log_lines)
+    assert [line["status"] for line in lines] == [200, 200, 200, 200, 422]
+    assert len({line["request_id"] for line in lines}) == 5
+
+
+async def test_the_duration_is_that_of_the_request(client, log_lines):
+    async with client.get("/api/v1/slow"):
+        pass
+    (line,) = access_lines(log_lines)
+    assert 15 <= line["duration_ms"] < 5_000
+
+
+async def test_what_a_client_sends_cannot_break_its_line(both_ways, client, log_lines):
+    hostile = [
+        b'GET /%0a%1b[31m/\x80\xff?q=\x9b HTTP/1.1\r\nHost: x\r\nUser-Agent: \xff\x9b31m"}\r\n',
+        b"GET /" + b"p" * 6_000 + b" HTTP/1.1\r\nHost: x\r\nUser-Agent: " + b"u" * 6_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: \x1b[31m" + b"i" * 500 + b"\r\n",
+    ]
+    for head in hostile:
+        await exchange(client, head + b"Connection: close\r\n\r\n")
+    lines = access_lines(log_lines)
+    assert len(lines) == 3
+    assert all(len(json.dumps(line)) < 8_000 for line in lines)
+    assert all(len(line["request_id"]) == 32 for line in lines)
+
+
+async def test_a_user_agent_that_is_not_sent_is_null(client, log_lines):
+    await exchange(client, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert access_lines(log_lines)[0]["user_agent"] is None
+
+
+async def test_a_client_that_leaves_before_its_answer_has_no_more_than_one_line(client, log_lines):
+    _, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /api/v1/slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    await writer.drain()
+    writer.transport.abort()
+    async with client.get("/api/v1/slow"):
+        pass
+    assert len(access_lines(log_lines)) in {1, 2}
+
+
+async def test_caplog_sees_access_lines_as_records(client, caplog):
+    async with client.get("/api/v1/pets/7"):
+        pass
+    (record,) = (record for record in caplog.records if record.name == "petsage.access")
+    assert (record.getMessage(), record.status) == ("GET /api/v1/pets/7 200", 200)
+
+
+async def test_a_handler_on_the_access_logger_gets_its_records(
+    alone, client, log_lines, monkeypatch
+):
+    seen: list[logging.LogRecord] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    logger = logging.getLogger("petsage.access")
+    monkeypatch.setattr(logger, "handlers", [Listener()])
+    async with client.get("/api/v1/pets/7"):
+        pass
+    assert [record.getMessage() for record in seen] == ["GET /api/v1/pets/7 200"]
+    assert len(access_lines(log_lines)) == 1
+
+
+async def test_a_filter_on_the_access_logger_leaves_lines_out(
+    alone, client, log_lines, monkeypatch
+):
+    logger = logging.getLogger("petsage.access")
+    monkeypatch.setattr(logger, "filters", [lambda record: record.status != 200])
+    for path in ("/api/v1/pets/7", "/nowhere"):
+        async with client.get(path):
+            pass
+    assert [line["status"] for line in access_lines(log_lines)] == [404]
+
+
+async def test_the_level_of_the_access_logger_turns_its_lines_off(client, log_lines):
+    logger = logging.getLogger("petsage.access")
+    logger.setLevel(logging.WARNING)
+    try:
+        async with client.get("/api/v1/pets/7"):
+            pass
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert access_lines(log_lines) == []
+
+
+class TestMasking:
+    @pytest.fixture
+    def petsage_settings(self, petsage_settings):
+        logs = petsage_settings.logs.model_copy(update={"redact": ["remote", "user_agent"]})
+        return petsage_settings.model_copy(update={"logs": logs})
+
+    async def test_an_operator_may_mask_fields_of_the_access_line(
+        self, both_ways, client, log_lines
+    ):
+        async with client.get("/api/v1/pets/7"):
+            pass
+        (line,) = access_lines(log_lines)
+        assert (line["remote"], line["user_agent"], line["status"]) == ("***", "***", 200)
+
+
+async def test_without_a_pipeline_a_request_is_a_record_of_the_stdlib(
+    petsage_settings, caplog, log_pipeline: Pipeline
+):
+    from petsage.app import create_app
+    from petsage.connection import Runner
+
+    log_pipeline.close()
+    caplog.set_level(logging.INFO)
+    runner = Runner(create_app(petsage_settings), petsage_settings.server)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        writer.close()
+    finally:
+        await runner.cleanup()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "GET / 200" in [record.getMessage() for record in caplog.records]
+
+
+async def test_a_served_process_writes_one_line_a_request(tmp_path, unused_tcp_port):
+    (tmp_path / "features").mkdir()
+    command = [sys.executable, "-m", "petsage", "serve", "--port", str(unused_tcp_port)]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        while b"PetSage serves on" not in await asyncio.wait_for(
+            process.stdout.readline(), PATIENCE_S
+        ):
+            pass
+        for head in [b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close"] * 50 + [b"nonsense"]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+            writer.write(head + b"\r\n\r\n")
+            await asyncio.wait_for(reader.read(), PATIENCE_S)
+            writer.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    lines = [json.loads(line) for line in out.splitlines()]
+    statuses = [line["status"] for line in lines if line["logger"] == "petsage.access"]
+    assert statuses == [200] * 50 + [400]
+    assert process.returncode == 0
+    assert err == b""

@@ -1,0 +1,176 @@
+"""The command line, as a developer runs it."""
+
+import json
+
+import pytest
+from openapi_spec_validator import validate
+
+from tests.conftest import HELLO, write_feature
+
+PLAIN_DEF = '''
+    """A handler that blocks."""
+    from petsage import Feature, Routes
+
+    routes = Routes()
+
+    @routes.get("/plain")
+    def plain() -> dict[str, str]:
+        return {}
+
+    feature = Feature(routes)
+'''
+
+
+def test_check_of_good_features_says_so_and_exits_0(project, petsage):
+    write_feature(project, "hello", HELLO)
+
+    result = petsage("check")
+
+    assert result.returncode == 0
+    assert result.stdout == "1 feature: 1 right, 0 wrong (0 errors, 0 warnings)\n"
+
+
+def test_check_prints_place_id_and_fix_of_each_finding_and_exits_1(project, petsage):
+    write_feature(project, "hello", HELLO)
+    write_feature(project, "plain", PLAIN_DEF)
+
+    result = petsage("check")
+
+    assert result.returncode == 1
+    place, fix, summary = result.stdout.splitlines()
+    assert place == (
+        "features/plain/__init__.py:7: error handler-not-async: `plain` is no `async def`"
+    )
+    assert fix.startswith("    fix: write `async def plain`; for blocking work, ")
+    assert summary == "2 features: 1 right, 1 wrong (1 error, 0 warnings)"
+
+
+def test_check_as_json_has_each_finding_in_full(project, petsage):
+    write_feature(project, "plain", PLAIN_DEF)
+
+    result = petsage("check", "--json")
+
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert report["errors"] == 1
+    (feature,) = report["features"]
+    assert feature["name"] == "plain"
+    assert feature["ok"] is False
+    (finding,) = feature["findings"]
+    assert set(finding) == {"id", "level", "file", "line", "problem", "fix"}
+    assert (finding["id"], finding["level"], finding["line"]) == ("handler-not-async", "error", 7)
+
+
+@pytest.mark.parametrize("folder", ["features", "features/plain"])
+def test_check_takes_a_folder_of_features_or_one_feature(project, petsage, folder):
+    write_feature(project, "plain", PLAIN_DEF)
+    write_feature(project, "hello", HELLO)
+
+    result = petsage("check", folder)
+
+    assert result.returncode == 1
+    assert "features/plain/__init__.py:7" in result.stdout
+    count = 2 if folder == "features" else 1
+    assert result.stdout.splitlines()[-1].startswith(f"{count} feature")
+
+
+def test_check_of_a_folder_that_is_not_there_is_one_clear_line(petsage):
+    result = petsage("check", "nowhere")
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "petsage: nowhere is no folder; fix: name a folder of features, or one's own\n"
+    )
+
+
+def test_what_a_feature_prints_is_kept_out_of_the_json(project, petsage):
+    write_feature(project, "loud", 'print("hello from the import")\n' + "feature = 3\n")
+
+    result = petsage("check", "--json")
+
+    assert json.loads(result.stdout)["errors"] == 1
+    assert "hello from the import" in result.stderr
+
+
+def test_features_lists_name_version_state_routes_and_why(project, petsage):
+    write_feature(project, "hello", HELLO)
+    write_feature(project, "plain", PLAIN_DEF)
+
+    result = petsage("features", "--json", env={"PETSAGE_CATALOG__DISABLED": '["shop"]'})
+
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert rows["hello"] == {
+        "name": "hello",
+        "version": "1.0.0",
+        "state": "ready",
+        "routes": "GET /api/v1/hello/{name}",
+        "why": "",
+    }
+    assert rows["plain"]["state"] == "failed"
+    assert rows["plain"]["why"].startswith("features/plain/__init__.py:7: handler-not-async")
+    assert rows["shop"]["state"] == "disabled"
+
+
+def test_features_shows_a_table_to_people(project, petsage):
+    write_feature(project, "hello", HELLO)
+
+    lines = petsage("features").stdout.splitlines()
+
+    assert lines[0].split() == ["name", "version", "state", "routes", "why"]
+    assert lines[1].split() == ["hello", "1.0.0", "ready", "GET", "/api/v1/hello/{name}"]
+
+
+def test_openapi_prints_a_valid_document_of_what_can_be_served(project, petsage):
+    write_feature(project, "hello", HELLO)
+    write_feature(project, "plain", PLAIN_DEF)
+
+    document = json.loads(petsage("openapi").stdout)
+
+    validate(document)
+    assert "/api/v1/hello/{name}" in document["paths"]
+    assert "/api/v1/plain" not in document["paths"]
+
+
+LINE = (
+    '{"timestamp":"2026-01-01T05:06:07.891000Z","level":"INFO","logger":"features.pets",'
+    '"message":"Pet fed","request_id":"0123456789abcdef","age":3}\n'
+)
+
+
+def test_logs_shows_lines_from_standard_input(petsage):
+    result = petsage("logs", stdin=LINE)
+
+    assert result.returncode == 0
+    assert result.stdout == "05:06:07.891 INFO     features.pets Pet fed age=3 01234567\n"
+
+
+def test_logs_filters_a_file_by_level_logger_and_request_id(project, petsage):
+    (project / "petsage.jsonl").write_text(LINE)
+
+    assert petsage("logs", "petsage.jsonl", "--level", "info").stdout.count("\n") == 1
+    assert petsage("logs", "petsage.jsonl", "--level", "error").stdout == ""
+    assert petsage("logs", "petsage.jsonl", "--logger", "features").stdout.count("\n") == 1
+    assert petsage("logs", "petsage.jsonl", "--logger", "feat").stdout == ""
+    wanted = petsage("logs", "petsage.jsonl", "--json", "--request-id", "0123456789abcdef")
+    assert wanted.stdout == LINE
+    assert petsage("logs", "petsage.jsonl", "--request-id", "fedc").stdout == ""
+
+
+def test_logs_refuses_a_wrong_level_and_a_missing_file_in_one_line(petsage):
+    wrong = petsage("logs", "--level", "inof")
+    assert wrong.returncode == 1
+    assert wrong.stderr.count("\n") == 1
+    assert "INFO" in wrong.stderr
+
+    missing = petsage("logs", "nowhere.jsonl")
+    assert missing.returncode == 1
+    assert missing.stderr == (
+        "petsage: nowhere.jsonl cannot be read: No such file or directory; "
+        "fix: name a file that you may read\n"
+    )
+
+
+def test_help_names_every_command(petsage):
+    text = petsage("--help").stdout
+    for command in ("serve", "check", "features", "openapi", "logs"):
+        assert command in text

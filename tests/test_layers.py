@@ -1,0 +1,122 @@
+"""The core's rooms, one after another: a module imports only from rows above its own."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent / "petsage"
+
+# Each row may import from those above it, and from itself where it is a package.
+ROWS = [
+    "context",
+    "errors",
+    "sources",
+    "settings",
+    "logs",
+    "health",
+    "signature",
+    "shapes",
+    "signature_reader",
+    "arguments",
+    "endpoint",
+    "path_template",
+    "feature",
+    "openapi",
+    "",  # the package's root: the public names
+    "answers",
+    "routing",
+    "snapshot",
+    "inspection",
+    "candidate",
+    "ordering",
+    "explanation",
+    "loader",
+    "lifespan",
+    "catalog",
+    "system",
+    "app",
+    "connection",
+    "server",
+    "testing",
+    "log_reader",
+    "cli",
+    "__main__",
+]
+# Inside a package, too: a file imports only from those above it.
+PACKAGES = {
+    "logs": ["", "cleaning", "formatter", "targets", "sinks", "pipeline", "access"],
+    "system": ["welcome", "docs", ""],
+}
+PUBLIC = ROWS.index("")
+
+
+def _imports(file: Path) -> list[tuple[int, str]]:
+    """Every module of the core that a file imports, at import time or later, with its line."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: the core imports by full names"
+            module = node.module or ""
+            # `from petsage.system import docs` imports a module, and not a name.
+            found += [
+                (node.lineno, f"{module}.{alias.name}")
+                if (ROOT.parent / module.replace(".", "/") / f"{alias.name}.py").exists()
+                else (node.lineno, module)
+                for alias in node.names
+            ]
+    return [(line, name) for line, name in found if name.partition(".")[0] == "petsage"]
+
+
+def _name(file: Path) -> str:
+    """A file's name below the root: "logs.formatter", "" for the root's own `__init__`."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _files() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def test_every_module_has_its_row() -> None:
+    assert {_name(file).partition(".")[0] for file in _files()} == set(ROWS)
+
+
+def test_every_file_of_a_package_has_its_place() -> None:
+    for package, order in PACKAGES.items():
+        names = {_name(file).partition(".")[2] for file in (ROOT / package).rglob("*.py")}
+        assert names == set(order), package
+
+
+def test_a_module_imports_only_from_rows_above_its_own() -> None:
+    wrong = []
+    for file in _files():
+        row, _, inner = _name(file).partition(".")
+        for line, module in _imports(file):
+            other, _, other_inner = module.removeprefix("petsage").removeprefix(".").partition(".")
+            if other == row and row in PACKAGES:
+                order = PACKAGES[row]
+                right = order.index(other_inner) < order.index(inner)
+            else:
+                right = ROWS.index(other) < ROWS.index(row)
+            if not right:
+                wrong.append(f"{file.relative_to(ROOT)}:{line} imports {module}")
+    assert wrong == []
+
+
+def test_what_stands_above_the_public_names_never_imports_them() -> None:
+    above = ROWS[:PUBLIC]
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in _files()
+        if _name(file).partition(".")[0] in above
+        for line, module in _imports(file)
+        if module == "petsage"
+    ]
+    assert wrong == []
+
+
+def test_there_is_no_room_for_leftovers() -> None:
+    names = {file.stem for file in _files()}
+    assert not names & {"utils", "helpers", "base", "common", "misc"}
