@@ -14,10 +14,10 @@ from petsage.context import (
     set_current_request,
 )
 from petsage.errors import PROBLEM_TYPE, Problem
+from petsage.response import SERVER
 
 _log = logging.getLogger(__name__)
 
-_SERVER: Final = "PetSage"
 _REQUEST_ID: Final = istr("X-Request-ID")
 _TRACEPARENT: Final = istr("traceparent")
 
@@ -47,7 +47,7 @@ async def stamp_answer(request: web.Request, response: web.StreamResponse) -> No
 def stamp(response: web.StreamResponse, context: RequestContext) -> None:
     """Puts the request's id and trace on its answer, and a name that tells no versions."""
     headers = response.headers
-    headers[hdrs.SERVER] = _SERVER
+    headers[hdrs.SERVER] = SERVER
     headers[_REQUEST_ID] = context.request_id
     headers[_TRACEPARENT] = context.traceparent
 

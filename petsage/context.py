@@ -15,6 +15,8 @@ from typing import NamedTuple
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS = 0b11
+# An id of zeros is invalid (W3C Trace Context, 3.2.2): one bit of each is always set.
+_NO_ZERO_IDS = 1 << 64 | 1
 
 
 class TraceContext(NamedTuple):
@@ -97,13 +99,13 @@ def new_request_context(
             digits or `._~:@/+=-`) is replaced.
         traceparent: the header of that name; a malformed one counts as none.
     """
+    # One draw for all three: it costs as much as one of them.
+    drawn = f"{getrandbits(320) | _NO_ZERO_IDS:080x}"
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
-        request_id = f"{getrandbits(128):032x}"
-    trace = parse_traceparent(traceparent) if traceparent is not None else None
-    # An id of zeros is invalid (W3C Trace Context 3.2.2), so one bit is always set.
-    span_id = f"{getrandbits(64) | 1:016x}"
-    if trace is None:
-        trace_id, flags = f"{getrandbits(128) | 1:032x}", "00"
-    else:
-        trace_id, flags = trace.trace_id, trace.flags
+        request_id = drawn[:32]
+    trace_id, span_id, flags = drawn[32:64], drawn[64:], "00"
+    if traceparent is not None:
+        trace = parse_traceparent(traceparent)
+        if trace is not None:
+            trace_id, flags = trace.trace_id, trace.flags
     return RequestContext(request_id, trace_id, span_id, flags, time.perf_counter())

@@ -8,13 +8,14 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from petsage.arguments import JSON, read_arguments
+from petsage.arguments import read_arguments
 from petsage.errors import Problem
+from petsage.response import JsonResponse
 from petsage.shapes import JsonType, UnusableType
 from petsage.signature import Flaw, Reply, Returns, Signature, name_of
 from petsage.signature_reader import read_signature
 
-_JSON_HEADERS: Final = {"Content-Type": JSON}
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 # Answers of these statuses have no body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
 _BODILESS: Final = frozenset((204, 205, 304))
 
@@ -118,21 +119,19 @@ class Endpoint:
         Raises:
             TypeError: it is not what the handler's return annotation says.
         """
-        status, empty_status, headers = self.status, self.empty_status, _JSON_HEADERS
+        status, empty_status, headers = self.status, self.empty_status, _NO_HEADERS
         if isinstance(value, Reply):
             if value.status is not None:
                 status = value.status
                 if status != self.status and empty_status is not None:
                     empty_status = status
-            if value.headers:
-                headers = {**_JSON_HEADERS, **value.headers}
+            headers = value.headers or _NO_HEADERS
             value = value.value
         if isinstance(value, web.StreamResponse):
             return value
         if value is None and (empty_status is not None or status in self._bodiless):
-            extra = {name: text for name, text in headers.items() if name != "Content-Type"}
-            return web.Response(status=empty_status or status, headers=extra)
-        return web.Response(body=self._to_json(value, status), status=status, headers=headers)
+            return web.Response(status=empty_status or status, headers=headers)
+        return JsonResponse(self._to_json(value, status), status, headers)
 
     def _to_json(self, value: Any, status: int) -> bytes:
         answer = self.answers.get(status, self.answer)

@@ -28,6 +28,7 @@ from petsage.answers import begin, fail, http_exception_response, must_pass, pro
 from petsage.errors import Problem
 from petsage.feature import CompiledRoute, Run
 from petsage.openapi import DocumentedFeature
+from petsage.response import JsonResponse
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -282,7 +283,7 @@ async def serve(request: web.Request) -> web.StreamResponse:
     context.feature, context.route = match.feature, match.template
     try:
         answer = await match.run(request)
-        if answer.__class__ is not web.Response:
+        if answer.__class__ is not JsonResponse:
             _require_answer(answer)
     except (Problem, web.HTTPException) as raised:
         if context.answer is not None:

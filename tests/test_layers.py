@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent.parent / "petsage"
 # Each row may import from those above it, and from itself where it is a package.
 ROWS = [
     "context",
+    "response",
     "errors",
     "sources",
     "settings",

@@ -173,7 +173,11 @@ class Sink:
                 pass
 
     def _write_batch(self) -> bool:
-        """Writes what is queued, up to one batch; whether there was anything."""
+        """Writes what is queued, up to one batch; whether that was a full one, and more waits.
+
+        Lines that came meanwhile wait for others, as the first did: under load this thread would
+        else never rest, write a line or two at a time, and contend with those that log.
+        """
         with self._lock:
             batch: list[bytes] = []
             size = 0
@@ -182,6 +186,7 @@ class Sink:
                 size += len(line)
                 batch.append(line)
             self._in_flight = len(batch)
+            more = bool(self._queue)
         if not batch:
             return False
         try:
@@ -204,7 +209,7 @@ class Sink:
                 self._report_drops(self.name, drops)
             except Exception as error:  # noqa: BLE001 - it goes through anybody's handlers and filters
                 self._complain(error, 0)
-        return True
+        return more
 
     def _complain(self, error: Exception, failed: int) -> None:
         now = time.monotonic()
