@@ -9,7 +9,7 @@ run: $(INSTALLED)
 	$(BIN)/python run.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not stress"
+	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ import logging
 from typing import Final
 
 from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp.http import StreamWriter
 from multidict import istr
 
 from petsage.context import (
@@ -42,6 +43,15 @@ async def stamp_answer(request: web.Request, response: web.StreamResponse) -> No
     context = current_request() or begin(request)
     context.answer = response
     stamp(response, context)
+    writer = request.writer
+    if (
+        request.method == hdrs.METH_HEAD
+        and not isinstance(response, web.Response)
+        and isinstance(writer, StreamWriter)
+    ):
+        # A handler that writes a stream by itself need not know that nothing may follow the head.
+        writer.length = 0
+        writer.set_eof()
 
 
 def stamp(response: web.StreamResponse, context: RequestContext) -> None:

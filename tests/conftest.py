@@ -58,9 +58,9 @@ class ServerProcess:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def end(self) -> tuple[int, str]:
+    def end(self, timeout_s: float = START_S) -> tuple[int, str]:
         """Waits for the end: exit code and stderr; what was logged until then is in `lines`."""
-        out, err = self._process.communicate(timeout=START_S)
+        out, err = self._process.communicate(timeout=timeout_s)
         self.lines += [json.loads(raw) for raw in out.splitlines()]
         return self._process.returncode, err.decode()
 

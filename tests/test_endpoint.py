@@ -663,3 +663,36 @@ async def test_the_guides_422_is_the_one_that_is_answered(serve: Server) -> None
     client = await serve(TOP + code)
     answer = await client.post("/api/v1/pets/x", {"name": 5})
     assert answer.json["errors"] == json.loads(shown)
+
+
+async def test_head_of_a_stream_that_a_handler_writes_has_no_body(feature_client, feature_folder):
+    folder = feature_folder(
+        "streams",
+        """
+        from aiohttp import web
+        from petsage import Feature, Routes
+
+        routes = Routes()
+
+        @routes.get("/stream")
+        async def stream(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"x" * 3000)
+            await response.write_eof(b"end")
+            return response
+
+        feature = Feature(routes)
+        """,
+    )
+    client = await feature_client(folder)
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    head = b"HEAD /api/v1/stream HTTP/1.1\r\nHost: x\r\n"
+
+    writer.write(head + b"\r\n" + head + b"Connection: close\r\n\r\n")
+    answers = await reader.read()
+    writer.close()
+
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert b"xxx" not in answers
+    assert b"end" not in answers
