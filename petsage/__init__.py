@@ -5,7 +5,8 @@ from aiohttp.web import AppKey, Request, StreamResponse
 from petsage.errors import Problem
 from petsage.feature import SETTINGS, Feature, Routes
 from petsage.health import Check
-from petsage.logs.pipeline import Receipt, SinkReceipt, prove
+from petsage.logs.pipeline import prove
+from petsage.logs.receipts import Receipt, SinkReceipt
 from petsage.signature import Body, Cookie, FromApp, Header, Query, Reply
 
 __all__ = [

@@ -82,17 +82,6 @@ class Catalog:
         """The routes being served."""
         return self.resource.table
 
-    def feature(self, name: str) -> Feature:
-        """A feature that is being served.
-
-        Raises:
-            KeyError: there is none of this name.
-        """
-        for candidate in self._candidates:
-            if candidate.name == name and name in self._running and candidate.feature:
-                return candidate.feature
-        raise KeyError(name)
-
     def entries(self) -> list[Entry]:
         """Every feature: those that serve, those set aside with their reasons, those disabled."""
         entries = [entry_of(candidate) for candidate in self._candidates]

@@ -45,10 +45,6 @@ class StartError(PetSageError):
     """The process cannot start: a port that is taken, a required feature that failed."""
 
 
-class FeatureError(PetSageError):
-    """A feature that cannot be what it declares."""
-
-
 def nearest(name: str, right: Iterable[str]) -> str | None:
     """The right name that `name` was most likely meant to be, None where none is near."""
     matches = difflib.get_close_matches(name, list(right), n=1, cutoff=0.6)

@@ -9,17 +9,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from random import getrandbits
 from types import TracebackType
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field
+from typing import Any, Final
 
 from petsage.logs.cleaning import MASK, text_of
 from petsage.logs.formatter import OWN_FIELDS, JsonFormatter
-from petsage.logs.sinks import Account, Sink, open_sink
+from petsage.logs.receipts import Proof, Receipt, SinkState
+from petsage.logs.sinks import Account, open_sink
 from petsage.settings import LogsSettings
 
 SERVICE: Final = "petsage"
@@ -27,44 +25,7 @@ MARKER: Final = "marker"
 _PROOF: Final = "_petsage_proof"
 _CLOSE_TIMEOUT_S: Final = 5.0
 
-SinkState = Literal["queued", "written", "failed", "dropped", "filtered", "timeout"]
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)  # not frozen: that makes each three times as dear, and there is one a call
-class SinkReceipt:
-    """What became of one line in one sink."""
-
-    name: Annotated[str, Field(description="The sink's name in the settings.")]
-    required: Annotated[bool, Field(description="Whether a proof fails when this sink does.")]
-    state: Annotated[
-        SinkState,
-        Field(
-            description="`queued`: the sink took the line; `dropped`: its queue was full; "
-            "`filtered`: a level or a filter left the line out."
-        ),
-    ]
-    error: Annotated[
-        str | None, Field(description="What went wrong, in the system's words; null if nothing.")
-    ]
-    took_ms: Annotated[float, Field(description="From the call to this state, in milliseconds.")]
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What became of one line: its marker, and its state in each sink."""
-
-    marker: Annotated[str, Field(description="What this very line bears, and no other.")]
-    sinks: Annotated[tuple[SinkReceipt, ...], Field(description="The line's state in each sink.")]
-
-    @property
-    def missing(self) -> SinkReceipt | None:
-        """The first required sink that does not have the line, None where all have it."""
-        for sink in self.sinks:
-            if sink.required and sink.state not in {"queued", "written"}:
-                return sink
-        return None
 
 
 class Pipeline(logging.Handler):
@@ -109,7 +70,7 @@ class Pipeline(logging.Handler):
         self.put(record.levelno, self.formatter.to_line(record), record.__dict__.get(_PROOF))
         return True
 
-    def put(self, level: int, line: bytes, proof: "_Proof | None" = None) -> None:
+    def put(self, level: int, line: bytes, proof: Proof | None = None) -> None:
         """Queues a finished line in each sink whose level it has."""
         for lowest, sink in self._sinks:
             if level < lowest:
@@ -195,34 +156,6 @@ def installed_pipeline() -> Pipeline:
     return _installed
 
 
-class _Proof:
-    """Collects what the sinks make of one line."""
-
-    __slots__ = ("_receipts", "_started")
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._receipts: list[SinkReceipt] = []
-
-    def note(self, sink: Sink, state: SinkState) -> None:
-        took_ms = round((time.perf_counter() - self._started) * 1000, 3)
-        receipt = SinkReceipt(sink.name, sink.required, state, _CAUSES.get(state), took_ms)
-        self._receipts.append(receipt)
-
-    def receipt(self, marker: str, sinks: tuple[Sink, ...]) -> Receipt:
-        if not self._receipts:
-            # A line that no sink has seen was left out by a level or a filter before.
-            for sink in sinks:
-                self.note(sink, "filtered")
-        return Receipt(marker, tuple(self._receipts))
-
-
-_CAUSES: Final[Mapping[SinkState, str]] = {
-    "dropped": "its queue is full",
-    "filtered": "a level or a filter leaves the line out",
-}
-
-
 async def prove(logger: logging.Logger, message: str) -> Receipt:
     """Logs `message` once at INFO, as an ordinary line, and says what became of that line.
 
@@ -238,13 +171,13 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
     """
     pipeline = installed_pipeline()
     marker = f"{getrandbits(128):032x}"
-    proof = _Proof()
+    proof = Proof()
     log_info(logger, message, {MARKER: marker}, proof)
     return proof.receipt(marker, pipeline.sinks)
 
 
 def log_info(
-    logger: logging.Logger, message: str, extra: dict[str, Any], proof: _Proof | None = None
+    logger: logging.Logger, message: str, extra: dict[str, Any], proof: Proof | None = None
 ) -> None:
     """Logs at INFO: straight to the sinks where a pipeline alone would see the record.
 
