@@ -5,7 +5,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -179,11 +180,29 @@ def logs(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; a PetSageError becomes one line on stderr and exit code 1."""
+    _open_what_is_closed()
     try:
         app(args=list(arguments) if arguments is not None else None)
     except PetSageError as error:
         typer.echo(f"petsage: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell counts it: 128 and SIGINT's number
+
+
+def _open_what_is_closed() -> None:
+    """Opens standard descriptors that are shut: the next file opened would take their numbers.
+
+    For reading alone, so that what is written to them fails, and is counted as failed.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
+    nowhere = Path(os.devnull)
+    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
 
 
 def _load(
@@ -193,7 +212,11 @@ def _load(
     from petsage.loader import load_features
     from petsage.system import SYSTEM_FEATURES
 
+    errors: list[Exception] = []
     folders, only = settings.catalog.folders, None
+    for each in folders:
+        if folder is None and not each.is_dir():
+            typer.echo(f"petsage: there is no folder {each} to find features in", err=True)
     if folder is not None:
         if not folder.is_dir():
             raise StartError(
@@ -203,16 +226,37 @@ def _load(
         if any(folder.glob("*.py")):
             folder = folder.absolute()
             folders, only = [Path(os.path.relpath(folder.parent))], folder.name
-    # What a feature prints while it is imported is no part of this command's output.
-    with contextlib.redirect_stdout(sys.stderr):
-        candidates = load_features(
-            folders,
-            settings=settings.features,
-            disabled=settings.catalog.disabled,
-            system=SYSTEM_FEATURES,
-            only=only,
+    # What a feature prints while it is imported is no part of this command's output. It is
+    # imported in a thread, as the server does: there some things cannot be done, and a Ctrl-C
+    # is for this command and not for the feature.
+    candidates: list[Candidate] = []
+
+    def load() -> None:
+        candidates.extend(
+            load_features(
+                folders,
+                settings=settings.features,
+                disabled=settings.catalog.disabled,
+                system=SYSTEM_FEATURES,
+                only=only,
+            )
         )
+
+    with contextlib.redirect_stdout(sys.stderr):
+        thread = threading.Thread(target=_keep_error, args=(load, errors), daemon=True)
+        thread.start()
+        thread.join()
+    if errors:
+        raise errors[0]
     return [each for each in candidates if each.folder is not None or system is not None]
+
+
+def _keep_error(call: Callable[[], None], errors: list[Exception]) -> None:
+    """Calls, and keeps what it raises for the thread that waits."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
+        errors.append(error)
 
 
 def _announce(address: str, entries: "list[Entry]") -> None:
@@ -247,11 +291,10 @@ def _opened(file: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        with file.open("rb") as source:
-            yield source
-    except BrokenPipeError:
-        raise
+        source = file.open("rb")
     except OSError as error:
         raise StartError(
             f"{file} cannot be read: {error.strerror}", fix="name a file that you may read"
         ) from None
+    with source:
+        yield source

@@ -136,7 +136,8 @@ class Runner(web.AppRunner):
     ) -> None:
         super().__init__(
             app,
-            shutdown_timeout=settings.shutdown_s,
+            # aiohttp waits this long twice: for the handler, then for its task.
+            shutdown_timeout=settings.shutdown_s / 2,
             handler_cancellation=handler_cancellation,
         )
         app.on_response_prepare.append(stamp_answer)

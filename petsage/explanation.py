@@ -71,7 +71,7 @@ def said(error: BaseException) -> str:
     """What an error says, in one line of some length; an error's own `__str__` may fail."""
     try:
         return " ".join(str(error).split())[:500]
-    except Exception as second:  # noqa: BLE001 - any code may be in there
+    except BaseException as second:  # noqa: BLE001 - any code may be in there
         return f"(its text cannot be had: {type(second).__name__})"
 
 

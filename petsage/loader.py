@@ -4,6 +4,7 @@ Whatever is wrong with a feature becomes findings; nothing that a feature does w
 imported escapes from here, `sys.exit()` included.
 """
 
+import logging
 import re
 import time
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
@@ -18,9 +19,12 @@ from petsage.errors import StartError
 from petsage.explanation import import_flaw, said, settings_flaw
 from petsage.feature import Feature, compile_feature
 from petsage.inspection import inspect_sources, name_flaw
+from petsage.logs.pipeline import reclaim_logging
 from petsage.ordering import failed_need, put_in_order, sort_by_needs, unknown_need
 from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, ImportedModules, Snapshot, take_snapshot
+
+_log = logging.getLogger(__name__)
 
 _IGNORED: Final = re.compile(r"[._].*", re.DOTALL)
 
@@ -183,7 +187,12 @@ class _Loading:
             return
         started = time.perf_counter()
         module = _import_module(candidate, candidate.snapshot, self._found)
-        if module is not None:
+        if reclaim_logging():
+            _log.warning(
+                "Feature %s set up logging when it was imported; it was given back to PetSage",
+                candidate.name,
+            )
+        if not candidate.errors:
             _read_feature(candidate, module)
         if candidate.feature is not None:
             _find_undeclared_needs(candidate)
@@ -219,9 +228,8 @@ def _read_folder(candidate: Candidate) -> None:
         candidate.add(place, flaw, level=level)
 
 
-def _import_module(
-    candidate: Candidate, snapshot: Snapshot, features: Container[str]
-) -> ModuleType | None:
+def _import_module(candidate: Candidate, snapshot: Snapshot, features: Container[str]) -> object:
+    """What stands in `sys.modules` after the import; a finding, and None, where it raised."""
     candidate.modules = ImportedModules(snapshot)
     try:
         return candidate.modules.load()
@@ -231,9 +239,10 @@ def _import_module(
         return None
 
 
-def _read_feature(candidate: Candidate, module: ModuleType) -> None:
-    feature = getattr(module, "feature", None)
-    if isinstance(feature, Feature):
+def _read_feature(candidate: Candidate, module: object) -> None:
+    # What stands in the module itself: its `__getattr__` is code of the feature's, and may raise.
+    feature = vars(module).get("feature") if isinstance(module, ModuleType) else None
+    if issubclass(type(feature), Feature):
         candidate.feature = feature
         return
     what = "no `feature`" if feature is None else f"a `feature` that is a {type(feature).__name__}"

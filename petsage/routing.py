@@ -9,6 +9,7 @@ together: what a request comes by between aiohttp and its endpoint is here, and 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -294,6 +295,9 @@ async def serve(request: web.Request) -> web.StreamResponse:
     except BaseException as error:
         # SystemExit and KeyboardInterrupt would stop the server; a handler has no right to.
         if must_pass(error):
+            if isinstance(error, asyncio.CancelledError):
+                # The stop cuts it: no answer follows, and so no access line but this one.
+                request.protocol.log_access(request, web.Response(status=503), 0.0)
             raise
         return fail(request, error)
     if context.answer is not None and context.answer is not answer:
@@ -325,7 +329,7 @@ def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:
     if method == "OPTIONS" and path == "*":
         return RequestMatch({}, _options(", ".join(METHODS)))
     detail = "There is nothing at this path"
-    if path.endswith("/") and table.find(path.rstrip("/")) is not None:
+    if path.endswith("/") and path.strip("/") and table.find(path.rstrip("/")) is not None:
         detail = "There is nothing at this path; without the slash at its end there is"
     return RequestMatch({}, _raiser(Problem(404, detail)))
 

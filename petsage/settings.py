@@ -161,7 +161,10 @@ class LogsSettings(Table):
         32_768, ge=1024, description="A longer line is cut, and says so in itself."
     )
     flush_ms: int = Field(
-        20, ge=0, description="How long a line may wait for others, to be written with them."
+        20,
+        ge=0,
+        le=60_000,
+        description="How long a line may wait for others, to be written with them.",
     )
     sinks: dict[Name, SinkSettings] = Field(
         {"stdout": SinkSettings(kind="stdout", required=True)},

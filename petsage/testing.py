@@ -92,7 +92,7 @@ def log_pipeline(petsage_settings: Settings) -> Iterator[Pipeline]:
     pipeline = Pipeline(petsage_settings.logs, version=version("petsage"))
     pipeline.install()
     yield pipeline
-    pipeline.close()
+    pipeline.uninstall()
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ def main() -> None:
     pages = ROOT / "docs" / "features"
     pages.mkdir(parents=True, exist_ok=True)
     for folder in find_folders([ROOT / "features"]):
-        readme = (folder / "README.md").read_text(encoding="utf-8")
-        (pages / f"{folder.name}.md").write_text(readme, encoding="utf-8")
+        readme = folder / "README.md"
+        if readme.exists():
+            page = pages / f"{folder.name}.md"
+            page.write_text(readme.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -296,7 +296,7 @@ async def test_without_a_pipeline_a_request_is_a_record_of_the_stdlib(
     from petsage.app import create_app
     from petsage.connection import Runner
 
-    log_pipeline.close()
+    log_pipeline.uninstall()
     caplog.set_level(logging.INFO)
     runner = Runner(create_app(petsage_settings), petsage_settings.server)
     await runner.setup()

@@ -45,13 +45,16 @@ def plain_gets(client: Client, feature: str) -> list[str]:
 
 @each_feature
 def test_its_readme_has_the_headings_in_their_order(folder):
-    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    readme = folder / "README.md"
+    assert readme.exists(), f"write {readme} with the headings {', '.join(HEADINGS)}"
+    lines = readme.read_text(encoding="utf-8").splitlines()
     assert [line[3:] for line in lines if line.startswith("## ")] == HEADINGS
 
 
 @each_feature
 def test_its_page_in_docs_is_its_readme(folder):
     page = ROOT / "docs" / "features" / f"{folder.name}.md"
+    assert page.exists(), "write the README, and run `make fix`"
     assert page.read_text(encoding="utf-8") == (folder / "README.md").read_text(encoding="utf-8"), (
         "run `make fix`"
     )

@@ -44,7 +44,17 @@ ROWS = [
 ]
 # Inside a package, too: a file imports only from those above it.
 PACKAGES = {
-    "logs": ["", "cleaning", "formatter", "targets", "sinks", "receipts", "pipeline", "access"],
+    "logs": [
+        "",
+        "cleaning",
+        "formatter",
+        "targets",
+        "sinks",
+        "receipts",
+        "pipeline",
+        "printed",
+        "access",
+    ],
     "system": ["welcome", "docs", ""],
 }
 PUBLIC = ROWS.index("")

@@ -39,7 +39,7 @@ def installed(settings: LogsSettings) -> Iterator[Pipeline]:
     try:
         yield pipeline
     finally:
-        pipeline.close()
+        pipeline.uninstall()
 
 
 def run_script(script: str, *arguments: Any, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -307,7 +307,7 @@ def test_a_closed_stdout_stops_neither_the_process_nor_the_other_sink(tmp_path):
     script = """
         import os
         sinks = {"out": {"kind": "stdout"}, "file": {"kind": "file", "path": sys.argv[1]}}
-        pipeline.close()
+        pipeline.uninstall()
         pipeline = Pipeline(LogsSettings.model_validate({"sinks": sinks}), version="1")
         pipeline.install()
         reader, writer = os.pipe()
@@ -437,7 +437,7 @@ def test_a_closed_pipeline_gets_no_more_lines_and_may_be_closed_again(tmp_path):
     with installed(logs_settings(tmp_path / "log.jsonl")) as pipeline:
         PETS.info("one")
     PETS.info("two")
-    pipeline.close()
+    pipeline.uninstall()
     assert [line["message"] for line in lines_in(tmp_path / "log.jsonl")] == ["one"]
 
 
@@ -447,7 +447,7 @@ def test_a_second_pipeline_is_refused(log_pipeline, tmp_path):
         with pytest.raises(RuntimeError, match="installed already"):
             second.install()
     finally:
-        second.close()
+        second.uninstall()
     assert installed_pipeline() is log_pipeline
 
 

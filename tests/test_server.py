@@ -146,3 +146,139 @@ def test_on_a_terminal_one_human_line_says_what_serves_and_what_does_not(project
 
     assert line.startswith("PetSage serves hello on http://127.0.0.1:")
     assert line.strip().endswith("; set aside: broken (`petsage check` says why)")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def __getattr__(name):\n    raise SystemExit(7)\n",
+        "import sys\nsys.modules[__name__] = None\n",
+        "class Odd(Exception):\n    def __str__(self):\n        raise SystemExit(1)\nraise Odd\n",
+    ],
+    ids=["getattr", "none", "text"],
+)
+def test_whatever_a_module_is_the_others_serve(project, start_server, source):
+    write_feature(project, "hello", HELLO)
+    write_feature(project, "odd", source)
+
+    server = start_server()
+
+    assert server.get("/api/v1/hello/Ada")[0] == 200
+    assert server.lines[-1]["features_set_aside"] == ["odd"]
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "import logging\nlogging.basicConfig(force=True)\n",
+        "import logging.config\nlogging.config.dictConfig({'version': 1})\n",
+    ],
+    ids=["basicConfig", "dictConfig"],
+)
+def test_a_feature_that_sets_up_logging_does_not_silence_the_log(project, start_server, setup):
+    write_feature(project, "greedy", setup + "feature = 3\n")
+    write_feature(project, "hello", HELLO)
+
+    server = start_server()
+    server.get("/api/v1/hello/Ada")
+    server.signal(signal.SIGTERM)
+
+    assert server.end()[0] == 0
+    messages = [line["message"] for line in server.lines]
+    assert any(each.startswith("Feature greedy set up logging") for each in messages)
+    assert messages.count("GET /api/v1/hello/Ada 200") == 1
+
+
+def test_what_a_feature_prints_is_a_line_of_the_log(project, start_server):
+    write_feature(project, "loud", 'print("one\\ntwo")\n' + "feature = 3\n")
+
+    server = start_server()
+
+    printed = [line["message"] for line in server.lines if line["logger"] == "stdout"]
+    assert printed == ["one", "two"]
+
+
+STUCK_IMPORT = "import time\ntime.sleep(1000)\n"
+
+
+def test_a_signal_ends_a_start_that_hangs_and_names_the_line(project):
+    write_feature(project, "stuck", STUCK_IMPORT)
+    write_feature(project, "early", 'print("importing")\n' + "feature = 3\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "petsage", "serve", "--port", "0"],
+        cwd=project,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["message"] == "importing"
+
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    last = json.loads(out.splitlines()[-1])["message"]
+    assert last.startswith("PetSage ends, and cuts what still runs: ")
+    assert "features/stuck/__init__.py:2" in last
+
+
+def test_a_second_signal_ends_what_would_not_end(project, start_server):
+    write_feature(
+        project,
+        "stuck",
+        """
+        import asyncio, logging, time
+        from petsage import Feature, Routes
+        routes = Routes()
+
+        @routes.get("/stuck")
+        async def stuck() -> None:
+            logging.getLogger(__name__).info("begun")
+            await asyncio.to_thread(time.sleep, 1000)
+
+        feature = Feature(routes)
+        """,
+    )
+    server = start_server()
+    with socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2]))) as caller:
+        caller.sendall(b"GET /api/v1/stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.wait_for(lambda line: line["message"] == "begun")
+
+        server.signal(signal.SIGTERM)
+        server.wait_for(lambda line: line["message"].startswith("PetSage stops"))
+        server.signal(signal.SIGTERM)
+
+        assert server.end()[0] == 1
+    assert server.lines[-1]["message"].startswith("PetSage ends, and cuts what still runs: thread")
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-"])
+def test_a_standard_stream_that_is_closed_does_no_harm(project, closed):
+    write_feature(project, "hello", HELLO)
+    command = f'exec "{sys.executable}" -m petsage serve --port 0 {closed}'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command], cwd=project, env=clean_environment(), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    while not json.loads(process.stdout.readline())["message"].startswith("PetSage serves on"):
+        pass
+
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert json.loads(out.splitlines()[-1])["message"] == "PetSage has stopped"
+
+
+def test_a_request_that_the_stop_cuts_off_has_its_access_line(project, start_server):
+    write_feature(project, "slow", SLOW.replace("sleep(0.4)", "sleep(1000)"))
+    server = start_server(env={"PETSAGE_SERVER__SHUTDOWN_S": "0.2"})
+    with socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2]))) as caller:
+        caller.sendall(b"GET /api/v1/slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.wait_for(lambda line: line["message"] == "begun")
+
+        server.signal(signal.SIGTERM)
+
+        assert server.end()[0] == 0
+    (line,) = [line for line in server.lines if line["logger"] == "petsage.access"]
+    assert (line["path"], line["status"], line["bytes"]) == ("/api/v1/slow", 503, 0)

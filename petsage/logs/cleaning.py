@@ -54,7 +54,7 @@ class Cleaner:
         walk = _Walk(self._max_text)
         try:
             return self._plain(value, 0, walk), walk.altered
-        except Exception as error:  # noqa: BLE001 - whatever a property or an iterator raises
+        except BaseException as error:  # noqa: BLE001 - whatever a property or an iterator raises
             return f"[not logged: {type(error).__name__}]", True
 
     def is_secret(self, name: str) -> bool:
@@ -206,7 +206,7 @@ def text_of(value: Any) -> str:
             return hex(value)  # str() refuses more than 4,300 digits
         text = str(value)
         return text if type(text) is str else str.__str__(text)
-    except Exception as error:  # noqa: BLE001 - somebody else's __str__
+    except BaseException as error:  # noqa: BLE001 - somebody else's __str__
         return f"<{type(value).__name__}, whose text cannot be had: {type(error).__name__}>"
 
 

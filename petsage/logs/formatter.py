@@ -68,7 +68,7 @@ class JsonFormatter(BaseJsonFormatter):
         """The record as UTF-8 JSON with a newline at its end. It never raises."""
         try:
             return self._line_of(record)
-        except Exception as error:  # noqa: BLE001 - a record is an open object, anything may be in it
+        except BaseException as error:  # noqa: BLE001 - a record is an open object, anything may be in it
             return self._line_of_broken(record, error)
 
     def timestamp_of(self, created: float) -> str:
@@ -153,7 +153,7 @@ class JsonFormatter(BaseJsonFormatter):
             fields["altered"] = altered
         return self.dump(fields)
 
-    def _line_of_broken(self, record: logging.LogRecord, error: Exception) -> bytes:
+    def _line_of_broken(self, record: logging.LogRecord, error: BaseException) -> bytes:
         """What can be said of a record that is none: a name that is no text, a time that is NaN."""
         fields = self.own_fields(
             self.timestamp_of(time.time()),
@@ -233,7 +233,7 @@ def _extras_of(record: logging.LogRecord) -> list[tuple[Any, Any]]:
 def _message_of(record: logging.LogRecord, altered: list[str]) -> str:
     try:
         text = record.getMessage()
-    except Exception as error:  # noqa: BLE001 - whatever a `%` or a __str__ raises
+    except BaseException as error:  # noqa: BLE001 - whatever a `%` or a __str__ raises
         altered.append("message")
         text = f"{text_of(record.msg)} [not formatted: {type(error).__name__}]"
     # A subclass of str may bring methods of its own.
@@ -247,7 +247,7 @@ def _exception_lines(exc_info: Any) -> list[str]:
         if kind is None:
             return []
         text = _traceback_of(kind, error, trace)
-    except Exception as failure:  # noqa: BLE001 - an exception may break its own traceback
+    except BaseException as failure:  # noqa: BLE001 - an exception may break its own traceback
         text = f"{text_of(exc_info)} [no traceback: {type(failure).__name__}]"
     return [encodable(line) for line in text.splitlines()]
 
