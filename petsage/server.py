@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,7 @@ def run_server(
     Raises:
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
+    gc.disable()  # until it serves: what is made to start with stays
     pipeline = Pipeline(settings.logs, version=version("petsage"))
     pipeline.install()
     try:
@@ -129,6 +131,8 @@ async def _start(
     """Starts the features, then listens, then says so."""
     await runner.setup()
     address = await _listen(runner, settings)
+    gc.freeze()  # what stays is looked through no more
+    gc.enable()
     entries = runner.app[CATALOG].entries()
     _log.info(
         "PetSage serves on %s",
