@@ -1,6 +1,9 @@
 """From any stdlib logger to the sinks, with an account of every record, and `prove`.
 
 A record is formatted where it was made, once for all sinks; each sink's own thread writes it.
+
+Longer than 300 lines: what is taken over from the stdlib's logging, and what stands in its place,
+are read together.
 """
 
 import logging
