@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -131,12 +131,11 @@ def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
 def openapi(folders: Folders = None) -> None:
     """Prints the OpenAPI document of every feature that can be served."""
     from petsage.openapi import DocumentedFeature, build_document
-    from petsage.system import SYSTEM_FEATURES
 
     settings = load_settings({"catalog": {"folders": folders} if folders else {}})
     document = build_document(
         DocumentedFeature(candidate.name, tuple(candidate.routes))
-        for candidate in _load(settings, None, system=SYSTEM_FEATURES)
+        for candidate in _load(settings, None, core=True)
         if not candidate.errors
     )
     typer.echo(json.dumps(document, indent=2))
@@ -205,58 +204,51 @@ def _open_what_is_closed() -> None:
     sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
 
 
-def _load(
-    settings: Settings, folder: Path | None, *, system: dict[str, Any] | None = None
-) -> "list[Candidate]":
+def _load(settings: Settings, folder: Path | None, *, core: bool = False) -> "list[Candidate]":
     """Every feature found, checked and imported; those of the core only where asked for."""
     from petsage.loader import load_features
     from petsage.system import SYSTEM_FEATURES
 
-    errors: list[Exception] = []
-    folders, only = settings.catalog.folders, None
-    for each in folders:
-        if folder is None and not each.is_dir():
-            typer.echo(f"petsage: there is no folder {each} to find features in", err=True)
-    if folder is not None:
-        if not folder.is_dir():
-            raise StartError(
-                f"{folder} is no folder", fix="name a folder of features, or one's own"
-            )
-        folders = [folder]
-        if any(folder.glob("*.py")):
-            folder = folder.absolute()
-            folders, only = [Path(os.path.relpath(folder.parent))], folder.name
-    # What a feature prints while it is imported is no part of this command's output. It is
-    # imported in a thread, as the server does: there some things cannot be done, and a Ctrl-C
-    # is for this command and not for the feature.
+    folders, only = _wanted(settings, folder)
     candidates: list[Candidate] = []
+    errors: list[Exception] = []
 
     def load() -> None:
-        candidates.extend(
-            load_features(
+        try:
+            candidates[:] = load_features(
                 folders,
                 settings=settings.features,
                 disabled=settings.catalog.disabled,
                 system=SYSTEM_FEATURES,
                 only=only,
             )
-        )
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
+            errors.append(error)
 
+    # In a thread, as the server does: some things cannot be done there, and a Ctrl-C is for this
+    # command and not for the feature. What a feature prints is no part of this command's output.
     with contextlib.redirect_stdout(sys.stderr):
-        thread = threading.Thread(target=_keep_error, args=(load, errors), daemon=True)
+        thread = threading.Thread(target=load, daemon=True)
         thread.start()
         thread.join()
-    if errors:
-        raise errors[0]
-    return [each for each in candidates if each.folder is not None or system is not None]
+    for error in errors:
+        raise error
+    return [each for each in candidates if core or each.folder is not None]
 
 
-def _keep_error(call: Callable[[], None], errors: list[Exception]) -> None:
-    """Calls, and keeps what it raises for the thread that waits."""
-    try:
-        call()
-    except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
-        errors.append(error)
+def _wanted(settings: Settings, folder: Path | None) -> tuple[list[Path], str | None]:
+    """The folders to look in, and the one feature that is asked for, None for all of them."""
+    if folder is None:
+        for each in settings.catalog.folders:
+            if not each.is_dir():
+                typer.echo(f"petsage: there is no folder {each} to find features in", err=True)
+        return settings.catalog.folders, None
+    if not folder.is_dir():
+        raise StartError(f"{folder} is no folder", fix="name a folder of features, or one's own")
+    if any(folder.glob("*.py")):
+        folder = folder.absolute()
+        return [Path(os.path.relpath(folder.parent))], folder.name
+    return [folder], None
 
 
 def _announce(address: str, entries: "list[Entry]") -> None:
