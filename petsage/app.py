@@ -6,6 +6,8 @@ from typing import Any
 from aiohttp import web
 
 from petsage.catalog import CATALOG, Catalog
+from petsage.health import PROCESS_STATE, ProcessState
+from petsage.management import GUARD, Guard
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
 
@@ -28,6 +30,8 @@ def create_app(
     app = web.Application(client_max_size=settings.server.max_body_bytes)
     catalog = Catalog(settings, system=SYSTEM_FEATURES, values=values, only=only)
     app[CATALOG] = catalog
+    app[PROCESS_STATE] = state = ProcessState()
+    app[GUARD] = Guard(settings.management, state)
     app.router.register_resource(catalog.resource)
     app.cleanup_ctx.append(_features)
     return app
@@ -35,5 +39,6 @@ def create_app(
 
 async def _features(app: web.Application) -> AsyncIterator[None]:
     await app[CATALOG].start(app)
+    app[PROCESS_STATE].phase = "ready"
     yield
     await app[CATALOG].stop()

@@ -1,11 +1,33 @@
-"""Checks: what a feature says of its own health."""
+"""Health: what a feature says of its own, and which part of its life the process is in."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from aiohttp import web
+
+Phase = Literal["starting", "ready", "draining"]
+
+
+@dataclass(slots=True)
+class ProcessState:
+    """What is true of the process as a whole.
+
+    Attributes:
+        phase: `starting` until every feature has been looked at, `draining` from the first
+            signal to stop; readiness goes by it.
+        loopback_only: whether every socket that is listened on has an address of this machine
+            alone; False until something is listened on.
+    """
+
+    phase: Phase = "starting"
+    loopback_only: bool = False
+
+
+PROCESS_STATE: Final = web.AppKey("process_state", ProcessState)
+"""The state in the root application."""
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,18 @@ class ServerSettings(Table):
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
+    drain_s: float = Field(
+        1.0,
+        ge=0,
+        description="How long a stop goes on taking requests after `/readyz` has turned to 503.",
+    )
     shutdown_s: float = Field(
         10.0, ge=0, description="How long a stop waits for requests in flight, in seconds."
+    )
+    stall_ms: int = Field(
+        500,
+        ge=0,
+        description="An event loop that stands still for this long is logged; 0 for never.",
     )
     keepalive_s: float = Field(
         75.0, gt=0, description="How long an idle connection is kept open, in seconds."
@@ -123,13 +133,16 @@ class SinkSettings(Table):
         0, ge=0, description="A file of this size is rotated; 0 leaves that to others."
     )
     backups: int = Field(5, ge=0, description="How many rotated files are kept.")
+    fsync: bool = Field(
+        False, description="Whether a line counts as written only when the disk has it."
+    )
 
     @model_validator(mode="after")
     def _path_goes_with_file(self) -> "SinkSettings":
         if self.kind == "file" and self.path is None:
             raise ValueError("a sink of the kind `file` needs a `path`")
-        if self.kind != "file" and (self.path is not None or self.max_bytes):
-            raise ValueError("`path` and `max_bytes` go with the kind `file` alone")
+        if self.kind != "file" and (self.path is not None or self.max_bytes or self.fsync):
+            raise ValueError("`path`, `max_bytes` and `fsync` go with the kind `file` alone")
         return self
 
 
@@ -160,6 +173,9 @@ class LogsSettings(Table):
     max_line_bytes: int = Field(
         32_768, ge=1024, description="A longer line is cut, and says so in itself."
     )
+    proof_timeout_s: float = Field(
+        1.0, gt=0, le=60, description="How long a proof waits for the sinks, in seconds."
+    )
     flush_ms: int = Field(
         20,
         ge=0,
@@ -173,12 +189,27 @@ class LogsSettings(Table):
     )
 
 
+class ManagementSettings(Table):
+    """Who may look inside, and change things."""
+
+    token: str | None = Field(
+        None,
+        min_length=16,
+        description="What `Authorization: Bearer …` has to bear; unset, a random one is made.",
+    )
+    open_reads: Literal["loopback", "never"] = Field(
+        "loopback",
+        description="Whether reads need no token where the server listens on loopback alone.",
+    )
+
+
 class Settings(Table):
     """All settings of one process."""
 
     server: ServerSettings = ServerSettings()
     catalog: CatalogSettings = CatalogSettings()
     logs: LogsSettings = LogsSettings()
+    management: ManagementSettings = ManagementSettings()
     features: dict[str, dict[str, Any]] = Field(
         {}, description="Each feature's own settings, in a table of its name."
     )

@@ -24,6 +24,7 @@ ROWS = [
     "openapi",
     "",  # the package's root: the public names
     "answers",
+    "management",
     "routing",
     "snapshot",
     "inspection",

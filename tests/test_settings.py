@@ -60,7 +60,9 @@ def test_the_defaults_are_these(tmp_path):
         "server": {
             "host": "127.0.0.1",
             "port": 8000,
+            "drain_s": 1.0,
             "shutdown_s": 10.0,
+            "stall_ms": 500,
             "keepalive_s": 75.0,
             "max_body_bytes": 1_048_576,
             "max_header_bytes": 8190,
@@ -90,6 +92,7 @@ def test_the_defaults_are_these(tmp_path):
                 "token",
             ],
             "max_line_bytes": 32_768,
+            "proof_timeout_s": 1.0,
             "flush_ms": 20,
             "sinks": {
                 "stdout": {
@@ -100,9 +103,11 @@ def test_the_defaults_are_these(tmp_path):
                     "queue_records": 10_000,
                     "max_bytes": 0,
                     "backups": 5,
+                    "fsync": False,
                 }
             },
         },
+        "management": {"token": None, "open_reads": "loopback"},
         "features": {},
     }
 
