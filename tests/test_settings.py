@@ -128,7 +128,8 @@ def test_the_printed_form_shows_and_explains_every_key():
     for table in Settings.model_fields.values():
         for key, field in getattr(table.annotation, "model_fields", {}).items():
             if key != "sinks":
-                assert f"# {field.description}\n{key} = " in printed
+                shown = f"{key} = " if field.default is not None else f"# {key} = …"
+                assert f"# {field.description}\n{shown}" in printed
     assert "[logs.sinks.stdout]" in printed
 
 
