@@ -19,6 +19,7 @@ def create_app(
     *,
     values: Mapping[web.AppKey[Any], Any] | None = None,
     only: str | None = None,
+    with_folders: bool = True,
 ) -> web.Application:
     """The application; its features start and stop with it.
 
@@ -26,6 +27,8 @@ def create_app(
         settings: all of them.
         values: what `FromApp` arguments get instead of what the applications have; for tests.
         only: serves this feature and those that it needs, and no others; for tests.
+        with_folders: whether the features in folders start with the application, too; where not,
+            they do with `start_folders`.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
     catalog = Catalog(settings, system=SYSTEM_FEATURES, values=values, only=only)
@@ -33,12 +36,32 @@ def create_app(
     app[PROCESS_STATE] = state = ProcessState()
     app[GUARD] = Guard(settings.management, state)
     app.router.register_resource(catalog.resource)
-    app.cleanup_ctx.append(_features)
+    app.cleanup_ctx.append(_all_features if with_folders else _core_features)
     return app
 
 
-async def _features(app: web.Application) -> AsyncIterator[None]:
+async def start_folders(app: web.Application) -> None:
+    """Loads and starts the features in folders; the process is ready then, unless it stops.
+
+    Raises:
+        StartError: a required feature does not serve, or a folder cannot be read.
+    """
+    await app[CATALOG].start_folders(app)
+    state = app[PROCESS_STATE]
+    if state.phase == "starting":
+        state.phase = "ready"
+
+
+async def _all_features(app: web.Application) -> AsyncIterator[None]:
     await app[CATALOG].start(app)
     app[PROCESS_STATE].phase = "ready"
     yield
     await app[CATALOG].stop()
+
+
+async def _core_features(app: web.Application) -> AsyncIterator[None]:
+    try:
+        await app[CATALOG].start_core(app)
+        yield
+    finally:
+        await app[CATALOG].stop()

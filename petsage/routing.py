@@ -227,6 +227,8 @@ class TableResource(MatchedSubAppResource):
     def __init__(self) -> None:
         AbstractResource.__init__(self)
         self.table = RouteTable()
+        self.is_starting = False
+        """Whether the table is yet to hold most of what it will: then nothing is said not to be."""
 
     @property
     def canonical(self) -> str:
@@ -243,6 +245,8 @@ class TableResource(MatchedSubAppResource):
         except Problem as problem:
             return RequestMatch({}, _raiser(problem)), set()
         if match is None:
+            if self.is_starting:
+                return RequestMatch({}, _raiser(_not_yet())), set()
             return _unmatched(table, method, path), set()
         mounted = match.routes.get(method)
         if mounted is None and method == "HEAD":
@@ -323,6 +327,10 @@ def _raiser(problem: Problem) -> Run:
         raise problem
 
     return answer
+
+
+def _not_yet() -> Problem:
+    return Problem(503, "PetSage is starting", headers={"Retry-After": "1"})
 
 
 def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:
