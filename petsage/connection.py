@@ -6,7 +6,7 @@ import select
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
@@ -19,8 +19,8 @@ from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.settings import ServerSettings
 
-# How long after its begin a connection may be about to send its first request.
-_FIRST_REQUEST_S: Final = 1.0
+# How long after its begin, or its last answer, a connection may be about to send a request.
+_NEXT_REQUEST_S: Final = 1.0
 # What is left when nothing more is waited for may take this long to notice that it is cut.
 _CUT_S: Final = 0.05
 
@@ -30,18 +30,12 @@ _BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 class Connection(RequestHandler):
     """One connection from a client."""
 
-    __slots__ = ("_body", "_has_part", "_made")
+    __slots__ = ("_body", "_has_part")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._body: StreamReader = EMPTY_PAYLOAD
         self._has_part = False
-        self._made = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Notes when it began."""
-        self._made = self._loop.time()
-        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parses what came; a body that breaks is told to whoever reads it.
@@ -49,10 +43,11 @@ class Connection(RequestHandler):
         aiohttp would queue the error as a request behind this one, and its handler would wait for
         a body that never ends. Its queue is no public part of it; a test holds us to this.
         """
+        is_head = self._body.is_eof()
         super().data_received(data)
         if not self._messages:
-            # Amid a request's head; after a request, some clients send a line's end too many.
-            if (self._waiter is not None or not self._request_count) and data.strip(b"\r\n"):
+            # Some clients send a line's end too many after a request.
+            if is_head and data.strip(b"\r\n"):
                 self._has_part = True
             return
         self._has_part = False
@@ -96,13 +91,15 @@ class Connection(RequestHandler):
     def close_if_idle(self) -> None:
         """Closes it when it waits for a request of which nothing has come, and none is likely.
 
-        A connection that has just been made is about to send one. What the kernel has received
-        and we have not read is asked for just before the close, which would reset it.
+        A client that has just connected, or had an answer, is about to send one, and one that is
+        sent as we close is lost. What the kernel has received and we have not read is asked for
+        just before the close, which would reset it.
         """
         waiter, transport = self._waiter, self.transport
         if waiter is None or waiter.done() or self._messages or self._has_part or not transport:
             return
-        if not self._request_count and self._loop.time() - self._made < _FIRST_REQUEST_S:
+        idle_since = self._next_keepalive_close_time - self._keepalive_timeout
+        if self._loop.time() - idle_since < _NEXT_REQUEST_S:
             return
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -130,6 +127,7 @@ class Connection(RequestHandler):
         if not response.prepared:
             # What aiohttp could not parse comes to no application, whose signal would stamp it.
             stamp(response, context)
+            response.headers[hdrs.CONNECTION] = "close"  # aiohttp takes it for HTTP/1.0
         response.force_close()
         return response
 

@@ -217,6 +217,7 @@ class _Process:
         self._runner.close_idle()
         await self._pause(_ACCEPT_S)  # what has begun by now is accepted
         await self._runner.stop_listening()
+        _log.info("PetSage takes no new connections")
         loop = asyncio.get_running_loop()
         settled = loop.time() + _ACCEPT_S
         end = loop.time() + self._settings.server.shutdown_s
