@@ -114,7 +114,8 @@ class _Process:
         self._hurry = asyncio.Event()
         self._app = create_app(settings, with_folders=False)
         self._runner = Runner(self._app, settings.server)
-        self._is_inherited = False
+        self._inherited: list[socket.socket] = []
+        self._address = ""
 
     async def serve(self, announce: Callable[[str, list[Entry]], None] | None) -> None:
         """Starts, serves until it is told to stop, and stops.
@@ -154,6 +155,8 @@ class _Process:
             stopping.cancel()
             await self._end_requests(drain_s)
             await self._runner.cut()
+            for each in self._inherited:
+                each.close()  # our descriptor of it; the parent's stays open
             self._signals.listen(None)
             _log.info("PetSage has stopped")
             _end_within(_END_TIMEOUT_S)
@@ -166,40 +169,44 @@ class _Process:
             self._hurry.set()
 
     async def _start(self, announce: Callable[[str, list[Entry]], None] | None) -> None:
-        """Starts the core's own features, listens, starts all others, then says so."""
+        """Starts the core's own features, listens, starts all others, then says so.
+
+        Sockets that are handed over are listened on already. They are served only when everything
+        is there: until then the server that this one takes over from answers, or the queue holds.
+
+        Raises:
+            StartError: what is handed over cannot be used, the address cannot be had, or a
+                required feature does not serve.
+        """
+        self._inherited = take_inherited_sockets(os.environ)
         await self._runner.setup()
-        await self._listen()
-        self._app[PROCESS_STATE].loopback_only = is_loopback(self._runner.addresses)
-        address = ", ".join(url_of(each) for each in self._runner.addresses)
-        _log.info("PetSage listens on %s, and loads its features", address)
+        if not self._inherited:
+            await _bind(self._runner, self._settings.server)
+            self._note_address()
+            _log.info("PetSage listens on %s, and loads its features", self._address)
         await start_folders(self._app)
+        for each in self._inherited:
+            # The parent's queue is not made shorter.
+            await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
+        self._note_address()
         gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()
         _log.info(
             "PetSage serves on %s",
-            address,
+            self._address,
             extra={
                 "features_serving": [each.name for each in entries if each.state == "serving"],
                 "features_set_aside": [each.name for each in entries if each.state == "failed"],
             },
         )
         if announce is not None:
-            announce(address, entries)
+            announce(self._address, entries)
 
-    async def _listen(self) -> None:
-        """Begins to listen: on the sockets that are handed over, else on the settings' address.
-
-        Raises:
-            StartError: what is handed over cannot be used, or the address cannot be had.
-        """
-        inherited = take_inherited_sockets(os.environ)
-        self._is_inherited = bool(inherited)
-        for each in inherited:
-            # The parent's queue is not made shorter.
-            await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
-        if not inherited:
-            await _bind(self._runner, self._settings.server)
+    def _note_address(self) -> None:
+        addresses = self._runner.addresses
+        self._app[PROCESS_STATE].loopback_only = is_loopback(addresses)
+        self._address = ", ".join(map(url_of, addresses))
 
     async def _end_requests(self, drain_s: float) -> None:
         """Serves for a while, listens no more, and waits for the requests in flight.
@@ -212,7 +219,7 @@ class _Process:
         self._app[PROCESS_STATE].phase = "draining"
         self._runner.close_after_answers()
         await self._pause(drain_s)
-        if not self._is_inherited:
+        if not self._inherited:
             refuse_new_connections(self._runner.descriptors)
         self._runner.close_idle()
         await self._pause(_ACCEPT_S)  # what has begun by now is accepted
