@@ -50,6 +50,7 @@ PACKAGES = {
         "cleaning",
         "formatter",
         "targets",
+        "proofs",
         "sinks",
         "receipts",
         "pipeline",
