@@ -164,6 +164,8 @@ class Sink:
         return "dropped"
 
     def _drop(self, count: int, reason: DropReason) -> None:
+        if not count:
+            return
         self._dropped += count
         self._unreported_drops += count
         self._dropped_by[reason] += count
@@ -247,13 +249,14 @@ class Sink:
             left = list(self._queue)
             self._drop(len(left), "left_at_stop")
             self._queue.clear()
-            stalled = bool(self._in_flight)
+            stalled = len(self._in_flight)
         settle_lines(self.name, _proofs_of(left), "dropped", "the log is closed")
         # The thread has nothing to write any more, unless one write never returns.
         self._thread.join(0 if stalled else timeout_s)
         drops, self._unreported_drops = self._unreported_drops, 0
-        if drops:
-            _complain(f"sink {self.name}: {drops} lines dropped before the stop")
+        if drops or stalled:
+            rest = f", {stalled} more in a write that has not returned" if stalled else ""
+            _complain(f"sink {self.name}: {drops} lines dropped before the stop{rest}")
         if not self._thread.is_alive():
             self._target.close()
 
