@@ -24,6 +24,7 @@ ROWS = [
     "openapi",
     "",  # the package's root: the public names
     "answers",
+    "watchdog",
     "management",
     "routing",
     "snapshot",
@@ -34,6 +35,7 @@ ROWS = [
     "loader",
     "lifespan",
     "catalog",
+    "readiness",
     "system",
     "app",
     "connection",
@@ -57,7 +59,7 @@ PACKAGES = {
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", ""],
+    "system": ["welcome", "docs", "health", ""],
 }
 PUBLIC = ROWS.index("")
 
