@@ -184,6 +184,8 @@ class ConnectionServer(web.Server):
 
     def close_after_answers(self) -> None:
         """Lets every answer from now on be its connection's last."""
+        if self._is_closing:
+            return
         self._is_closing = True
         for connection in self.connections:
             if isinstance(connection, Connection):

@@ -164,6 +164,7 @@ class _Process:
     def _heed(self) -> None:
         """Does what the signals so far ask for."""
         self._app[PROCESS_STATE].phase = "draining"
+        self._runner.close_after_answers()
         self._stop.set()
         if self._signals.count > 1:
             self._hurry.set()

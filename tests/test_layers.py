@@ -26,6 +26,7 @@ ROWS = [
     "openapi",
     "",  # the package's root: the public names
     "answers",
+    "watchdog",
     "management",
     "routing",
     "snapshot",
@@ -36,6 +37,7 @@ ROWS = [
     "loader",
     "lifespan",
     "catalog",
+    "readiness",
     "system",
     "app",
     "connection",
@@ -52,13 +54,14 @@ PACKAGES = {
         "cleaning",
         "formatter",
         "targets",
+        "proofs",
         "sinks",
         "receipts",
         "pipeline",
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", ""],
+    "system": ["welcome", "docs", "health", ""],
 }
 PUBLIC = ROWS.index("")
 

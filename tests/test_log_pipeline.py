@@ -308,10 +308,10 @@ def test_a_closed_stdout_stops_neither_the_process_nor_the_other_sink(tmp_path):
         import os
         sinks = {"out": {"kind": "stdout"}, "file": {"kind": "file", "path": sys.argv[1]}}
         pipeline.uninstall()
-        pipeline = Pipeline(LogsSettings.model_validate({"sinks": sinks}), version="1")
-        pipeline.install()
         reader, writer = os.pipe()
         os.dup2(writer, 1)
+        pipeline = Pipeline(LogsSettings.model_validate({"sinks": sinks}), version="1")
+        pipeline.install()
         os.close(reader)
         log.info("told")
         pipeline.flush()
@@ -456,6 +456,24 @@ def test_no_pipeline_is_named_where_none_is_installed():
         installed_pipeline()
 
 
+def test_what_a_child_of_multiprocessing_logs_last_is_written():
+    script = """
+        import multiprocessing
+
+        child = multiprocessing.get_context("fork").Process(target=log.warning, args=("in it",))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    """
+    done = run_script(script)
+    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["in it"]
+
+
+def test_what_is_logged_last_is_written_at_the_interpreters_end():
+    done = run_script('log.warning("the last")')
+    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["the last"]
+
+
 def test_pipelines_leave_no_thread_and_no_descriptor_behind(tmp_path):
     def left() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
@@ -475,7 +493,7 @@ async def test_a_proof_bears_the_marker_of_its_line(log_pipeline, log_lines):
     (line,) = (line for line in log_lines() if line["message"] == "100 % sure")
     assert line["marker"] == receipt.marker
     assert (line["level"], line["logger"]) == ("INFO", "features.pets.routes")
-    assert [(sink.name, sink.state) for sink in receipt.sinks] == [("stdout", "queued")]
+    assert [(sink.name, sink.state) for sink in receipt.sinks] == [("stdout", "written")]
     assert receipt.missing is None
 
 

@@ -134,6 +134,29 @@ def test_while_it_drains_every_answer_says_that_its_connection_closes(project, s
     assert server.end() == (0, "")
 
 
+READY = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_readiness_ends_at_once_and_requests_are_still_served(project, start_server):
+    write_feature(project, "hello", HELLO)
+    server = start_server(env=DRAIN)
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(connected(server))
+        assert asked(kept, READY)[0] == 200
+
+        server.signal(signal.SIGTERM)
+
+        limit = time.monotonic() + 0.3
+        while asked(stack.enter_context(connected(server)), READY)[0] != 503:
+            assert time.monotonic() < limit
+        assert asked(stack.enter_context(connected(server)), LIVE)[0] == 200
+        assert asked(stack.enter_context(connected(server)))[0] == 200
+        assert asked(kept)[0] == 200
+        server.signal(signal.SIGTERM)
+    assert server.end() == (0, "")
+
+
 def test_a_request_in_flight_is_told_that_its_connection_closes(project, start_server):
     write_feature(project, "held", HELD)
     server = start_server(env=DRAIN)
@@ -384,28 +407,49 @@ def test_a_stop_at_any_moment_of_the_start_is_clean(project, moments):
 
 
 def test_while_features_are_loaded_what_is_not_there_yet_is_told_to_come_again(project):
-    write_feature(project, "gate", gate := gated(project))
+    write_feature(project, "gate", gated(project))
     process = subprocess.Popen(
         STARTS["module"], cwd=project, env=clean_environment(), stdout=subprocess.PIPE
     )
     try:
-        assert gate
         port = listening_port(process)
         with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
             status, headers, body = asked(caller)
             assert (status, headers["retry-after"]) == (503, "1")
             assert headers["content-type"] == "application/problem+json"
             assert json.loads(body)["detail"] == "PetSage is starting"
-            assert asked(caller, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+            assert asked(caller, READY)[0] == 503
+            assert asked(caller, LIVE)[0] == 200
 
             (project / "open").touch()
             wait_for_message(process, "PetSage serves on")
 
             assert asked(caller)[0] == 404
+            assert asked(caller, READY)[0] == 200
             assert asked(caller, b"GET /api/v1/gate HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+def test_readiness_ends_when_a_start_is_stopped(project):
+    # Its lifespan takes a second to be cut; until then the server listens and says so.
+    write_feature(project, "holds", HOLDS)
+    process = subprocess.Popen(
+        STARTS["module"], cwd=project, env=clean_environment(), stdout=subprocess.PIPE
+    )
+    port = listening_port(process)
+    wait_for_message(process, "holding")
+
+    process.terminate()
+
+    wait_for_message(process, "PetSage stops before it has started")
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+        status, headers, body = asked(caller, READY)
+        assert (status, headers["connection"]) == (503, "close")
+        assert b"starting" not in body
+    process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_a_stop_while_features_are_loaded_does_not_drain(project):
@@ -437,6 +481,23 @@ def test_a_taken_port_is_found_before_any_feature_is_loaded(project, petsage):
 
     assert result.returncode == 1
     assert "loaded" not in result.stdout
+
+
+HOLDS = """
+    import asyncio, logging
+    from petsage import Feature, Routes
+
+    async def lifespan(app):
+        logging.getLogger(__name__).info("holding")
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+            raise
+        yield
+
+    feature = Feature(Routes(), lifespan=lifespan)
+"""
 
 
 def gated(project) -> str:
