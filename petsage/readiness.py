@@ -1,7 +1,6 @@
 """Readiness: everything that has to be well before requests are sent here, asked side by side."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from aiohttp import web
 
 from petsage.catalog import Catalog
 from petsage.health import Check, CheckResult, CheckRunner, ProcessState
-from petsage.logs.pipeline import prove
+from petsage.logs.pipeline import prove_sinks
 from petsage.logs.receipts import Receipt
 from petsage.settings import LogsSettings
-
-_log = logging.getLogger("petsage.health")
 
 PROCESS: Final = "process"
 """The check that fails while the process starts and while it stops."""
@@ -147,7 +144,7 @@ class _SharedProof:
         async with self._lock:
             if self._receipt is None or time.monotonic() - self._proven >= _SHARED_S:
                 self._receipt = None
-                self._receipt = await _prove_sinks("Readiness proves the log's sinks")
+                self._receipt = await prove_sinks("Readiness proves the log's sinks")
                 self._proven = time.monotonic()
             return self._receipt
 
@@ -156,22 +153,13 @@ def _sink_check(name: str, proofs: _SharedProof, timeout_s: float) -> Check:
     async def probe(_: web.Application) -> None:
         for sink in (await proofs.receipt()).sinks:
             if sink.name == name:
-                if sink.state not in _GOOD:
-                    raise RuntimeError(
-                        f"the line is {sink.state}" + (f": {sink.error}" if sink.error else "")
-                    )
+                if sink.state != "written":
+                    raise RuntimeError(f"a line was not written ({sink.state}): {sink.error}")
                 return
         raise LookupError("the log that is installed has no such sink")
 
     # The proof has a time limit itself, and names the cause; this one is for what that forgets.
     return Check(f"sink.{name}", probe, timeout_s=timeout_s + 1)
-
-
-_GOOD: Final = frozenset(("queued", "written"))
-
-
-async def _prove_sinks(message: str) -> Receipt:
-    return await prove(_log, message)
 
 
 READINESS: Final = web.AppKey("readiness", Readiness)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
@@ -20,7 +21,10 @@ _log = logging.getLogger(__name__)
 _INTERVAL_S: Final = 0.1
 """How long the watchdog rests between two questions."""
 
-_PAUSE_S: Final = 5.0
+_OVERSLEPT_S: Final = 0.02
+"""What a thread may oversleep without anything being wrong."""
+
+_PAUSE_S: Final = 1.0
 """How long it rests after a failure of its own, so as not to fill the log."""
 
 _JOIN_S: Final = 2.0
@@ -61,6 +65,7 @@ class Watchdog:
         lag_s: how long the last answer took, in seconds; while the loop stands still, so far.
         max_lag_s: the longest that one took.
         stalls_by_feature: how often each feature was to blame, "" where none was.
+        failures: how often the watch itself failed.
     """
 
     def __init__(self, stall_s: float) -> None:
@@ -69,6 +74,7 @@ class Watchdog:
         self.lag_s = 0.0
         self.max_lag_s = 0.0
         self.stalls_by_feature: Counter[str] = Counter()
+        self.failures = 0
         self._stall_s = stall_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
@@ -101,37 +107,48 @@ class Watchdog:
             _log.error("The watchdog's thread did not end within %g s", _JOIN_S)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_INTERVAL_S):
+        while True:
+            held_s, _ = _sleep(self._stopping, _INTERVAL_S)
+            if self._stopping.is_set():
+                return
             try:
-                self._ask()
+                self._ask(held_s)
             except Exception:  # noqa: BLE001 - logged, unless there is no loop left to watch
                 if self._loop is None or self._loop.is_closed():
                     return
-                _log.exception("The watchdog failed, and goes on in %g s", _PAUSE_S)
+                self.failures += 1
+                with suppress(Exception):  # it is counted; a filter of somebody's may raise again
+                    _log.exception("The watchdog failed, and goes on in %g s", _PAUSE_S)
                 self._stopping.wait(_PAUSE_S)
 
-    def _ask(self) -> None:
-        """Asks the loop once, and waits for its answer, however long it takes."""
+    def _ask(self, held_s: float) -> None:
+        """Asks the loop once, and waits for its answer, however long it takes.
+
+        Args:
+            held_s: for how long somebody has just held the interpreter: as long as that the loop
+                has not run, either.
+        """
         assert self._loop is not None  # noqa: S101 - for mypy: `start` sets it
         self._wake.clear()
         answers: list[float] = []
-        asked = time.monotonic()
+        asked = time.monotonic() - held_s
+        missed_s = 0.0
+        self.lag_s = held_s
+        # First: who held the interpreter is most likely still where it was.
+        culprit = self._report() if held_s >= self._stall_s else None
         self._loop.call_soon_threadsafe(self._answer, answers)
-        culprit: Culprit | None = None
-        missed = 0.0
         while not answers and not self._stopping.is_set():
-            missed += self._rest(min(_INTERVAL_S, self._stall_s))
-            self.lag_s = max(time.monotonic() - asked - missed, 0.0)
+            _, missed = _sleep(self._wake, min(_INTERVAL_S, self._stall_s))
+            missed_s += missed
+            self.lag_s = max(time.monotonic() - asked - missed_s, 0.0)
             if culprit is None and not answers and self.lag_s >= self._stall_s:
                 culprit = self._report()
         if not answers:
             return  # it is stopping
-        took_s = self.lag_s = max(answers[0] - asked - missed, 0.0)
+        took_s = self.lag_s = max(answers[0] - asked - missed_s, 0.0)
         self.max_lag_s = max(self.max_lag_s, took_s)
         if culprit is None and took_s >= self._stall_s:
-            # It went on just before it could be looked at; somebody held the interpreter.
-            culprit = Culprit(None, None, "unknown", [])
-            self._count(culprit)
+            culprit = self._report()  # it went on just before it could be looked at
         if culprit is not None:
             self.stalled_s_total += took_s
             self._report_end(culprit, took_s)
@@ -141,23 +158,11 @@ class Watchdog:
         answers.append(time.monotonic())
         self._wake.set()
 
-    def _rest(self, seconds: float) -> float:
-        """Sleeps until the loop answers, `seconds` at most; how long the process slept besides.
-
-        Who oversleeps while the process used the processor was kept from running by a thread that
-        held the interpreter: that is a stall. Where it used none, everything stood still.
-        """
-        began, used = time.monotonic(), time.process_time()
-        self._wake.wait(seconds)
-        overslept = time.monotonic() - began - seconds
-        if overslept < seconds:
-            return 0.0
-        return max(overslept - (time.process_time() - used), 0.0)
-
     def _report(self) -> Culprit:
         """Counts a stall that goes on, and logs it."""
         culprit = _look_at(self._loop_thread)
-        self._count(culprit)
+        self.stalls += 1
+        self.stalls_by_feature[culprit.feature or ""] += 1
         request = culprit.request
         # The line is about that request, and bears its id and its feature as its own lines do.
         set_current_request(request)
@@ -190,9 +195,22 @@ class Watchdog:
         finally:
             set_current_request(None)
 
-    def _count(self, culprit: Culprit) -> None:
-        self.stalls += 1
-        self.stalls_by_feature[culprit.feature or ""] += 1
+
+def _sleep(wake: threading.Event, seconds: float) -> tuple[float, float]:
+    """Sleeps until `wake` is set, `seconds` at most.
+
+    Returns:
+        How much longer it took, in seconds, in two parts: while the process used the processor,
+        since then a thread held the interpreter; and while everything stood still, because the
+        machine slept, or the process was stopped or had to wait for others.
+    """
+    began, used = time.monotonic(), time.process_time()
+    wake.wait(seconds)
+    overslept = time.monotonic() - began - seconds
+    if overslept < _OVERSLEPT_S:
+        return 0.0, 0.0
+    held_s = min(time.process_time() - used, overslept)
+    return held_s, overslept - held_s
 
 
 def _blame(culprit: Culprit) -> str:

@@ -2,14 +2,12 @@
 
 import asyncio
 import time
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from petsage.catalog import CATALOG
 from petsage.health import CHECKS, PROCESS_STATE, ProcessState
-from petsage.logs.targets import FileTarget
 from petsage.system.health import HEALTH_JSON, JSON, TEXT, choose_type
 from petsage.testing import Client
 from tests.documented import Answer, DocumentedClient
@@ -131,13 +129,17 @@ async def test_a_required_feature_that_no_longer_serves_fails(pets):
     assert b"[-]feature.pets failed: it does not run\n" in answer.body
 
 
-async def test_a_required_sink_that_has_no_room_for_a_line_fails(pets, log_pipeline):
-    (sink,) = log_pipeline.sinks
-    with full(sink):
-        answer = await pets.get("/readyz?verbose")
-        assert (await pets.client.get("/livez")).status == 200
+async def test_a_required_sink_that_does_not_write_fails(pets, petsage_settings):
+    path = petsage_settings.logs.sinks["stdout"].path
+    path.unlink()
+    path.mkdir()
+    answer = await pets.get("/readyz?verbose")
     assert answer.status == 503
-    assert "[-]sink.stdout failed: RuntimeError: the line is dropped" in answer.body.decode()
+    (line,) = [line for line in answer.body.decode().splitlines() if "sink.stdout" in line]
+    assert line.startswith("[-]sink.stdout failed: RuntimeError: a line was not written (failed): ")
+    assert "directory" in line
+    assert (await pets.client.get("/livez")).status == 200
+    path.rmdir()
 
 
 @pytest.mark.parametrize(
