@@ -7,7 +7,8 @@ from aiohttp import web
 
 from petsage.catalog import CATALOG, Catalog
 from petsage.health import PROCESS_STATE, ProcessState
-from petsage.management import GUARD, Guard
+from petsage.management import GUARD, Guard, remove_token
+from petsage.metrics import REQUESTS, RequestMetrics
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
 
@@ -28,11 +29,13 @@ def create_app(
         only: serves this feature and those that it needs, and no others; for tests.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
-    catalog = Catalog(settings, system=SYSTEM_FEATURES, values=values, only=only)
+    app[REQUESTS] = requests = RequestMetrics()
+    catalog = Catalog(settings, system=SYSTEM_FEATURES, requests=requests, values=values, only=only)
     app[CATALOG] = catalog
     app[PROCESS_STATE] = state = ProcessState()
     app[GUARD] = Guard(settings.management, state)
     app.router.register_resource(catalog.resource)
+    app.on_cleanup.append(remove_token)
     app.cleanup_ctx.append(_features)
     return app
 

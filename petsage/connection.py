@@ -1,6 +1,7 @@
 """aiohttp's `RequestHandler`, subclassed once: what does not parse is answered as a problem."""
 
 import logging
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,7 @@ from petsage.answers import begin, fail, must_pass, problem_response, stamp, sta
 from petsage.context import current_request
 from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
+from petsage.metrics import REQUESTS
 from petsage.settings import ServerSettings
 
 _BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
@@ -120,7 +122,7 @@ class Runner(web.AppRunner):
     """aiohttp's runner of an application, with `Connection`s; every answer is stamped.
 
     Args:
-        app: the application; nothing has started it yet.
+        app: the application that `create_app` made; nothing has started it yet.
         settings: the limits of each connection.
         handler_cancellation: whether a handler is cancelled when its client goes away.
     """
@@ -142,7 +144,7 @@ class Runner(web.AppRunner):
         )
         app.on_response_prepare.append(stamp_answer)
         self._options: dict[str, Any] = {
-            "access_log_class": AccessLogger,
+            "access_log_class": partial(AccessLogger, requests=app[REQUESTS]),
             "access_log": logging.getLogger(ACCESS_LOGGER),
             "keepalive_timeout": settings.keepalive_s,
             "max_line_size": settings.max_header_bytes,

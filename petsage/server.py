@@ -21,6 +21,7 @@ from petsage.connection import Runner
 from petsage.errors import StartError
 from petsage.logs.pipeline import Pipeline, installed_pipeline
 from petsage.logs.printed import PrintedLines
+from petsage.management import write_token
 from petsage.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ async def _start(
     """Starts the features, then listens, then says so."""
     await runner.setup()
     address = await _listen(runner, settings)
+    await write_token(runner.app, address)
     gc.freeze()  # what stays is looked through no more
     gc.enable()
     entries = runner.app[CATALOG].entries()

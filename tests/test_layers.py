@@ -12,6 +12,7 @@ ROWS = [
     "errors",
     "sources",
     "settings",
+    "metrics",
     "logs",
     "health",
     "signature",
@@ -24,6 +25,7 @@ ROWS = [
     "openapi",
     "",  # the package's root: the public names
     "answers",
+    "token_file",
     "management",
     "routing",
     "snapshot",
@@ -40,6 +42,7 @@ ROWS = [
     "server",
     "testing",
     "log_reader",
+    "logger_command",
     "cli",
     "__main__",
 ]
@@ -53,10 +56,11 @@ PACKAGES = {
         "sinks",
         "receipts",
         "pipeline",
+        "levels",
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", ""],
+    "system": ["welcome", "docs", "guarded", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 
