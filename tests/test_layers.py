@@ -53,6 +53,7 @@ PACKAGES = {
         "cleaning",
         "formatter",
         "targets",
+        "proofs",
         "sinks",
         "receipts",
         "pipeline",

@@ -308,10 +308,10 @@ def test_a_closed_stdout_stops_neither_the_process_nor_the_other_sink(tmp_path):
         import os
         sinks = {"out": {"kind": "stdout"}, "file": {"kind": "file", "path": sys.argv[1]}}
         pipeline.uninstall()
-        pipeline = Pipeline(LogsSettings.model_validate({"sinks": sinks}), version="1")
-        pipeline.install()
         reader, writer = os.pipe()
         os.dup2(writer, 1)
+        pipeline = Pipeline(LogsSettings.model_validate({"sinks": sinks}), version="1")
+        pipeline.install()
         os.close(reader)
         log.info("told")
         pipeline.flush()
@@ -475,7 +475,7 @@ async def test_a_proof_bears_the_marker_of_its_line(log_pipeline, log_lines):
     (line,) = (line for line in log_lines() if line["message"] == "100 % sure")
     assert line["marker"] == receipt.marker
     assert (line["level"], line["logger"]) == ("INFO", "features.pets.routes")
-    assert [(sink.name, sink.state) for sink in receipt.sinks] == [("stdout", "queued")]
+    assert [(sink.name, sink.state) for sink in receipt.sinks] == [("stdout", "written")]
     assert receipt.missing is None
 
 

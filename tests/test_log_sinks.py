@@ -58,8 +58,12 @@ class Broken:
     def close(self) -> None: ...
 
 
+def line_of(number: int) -> bytes:
+    return b'{"n": %d}\n' % number
+
+
 def lines_of(*numbers: int) -> list[bytes]:
-    return [b'{"n": %d}\n' % number for number in numbers]
+    return [line_of(number) for number in numbers]
 
 
 def numbers_in(*paths: Path) -> list[int]:
@@ -269,7 +273,7 @@ def test_no_line_is_lost_or_split_while_many_threads_log_and_files_rotate(tmp_pa
 
         def log(first: int) -> None:
             for number in range(first, first + 500):
-                sink.put(*lines_of(number))
+                sink.put(line_of(number))
 
         threads = [threading.Thread(target=log, args=(first,)) for first in range(0, 4000, 500)]
         for thread in threads:
@@ -394,7 +398,7 @@ def test_a_line_is_written_without_anybody_asking_for_it(pipe):
     reader, writer = pipe
     with a_sink(StreamTarget(writer), flush_ms=1) as sink:
         for number in range(20):
-            sink.put(*lines_of(number))
+            sink.put(line_of(number))
             assert read_lines(reader, 1) == lines_of(number)
 
 
@@ -408,7 +412,7 @@ def test_lines_that_come_together_are_written_together():
 
     with a_sink(Target(), flush_ms=60_000) as sink:
         for number in range(100):
-            sink.put(*lines_of(number))
+            sink.put(line_of(number))
         assert sink.flush(PATIENCE_S)
     assert batches == [100]
 
@@ -417,7 +421,7 @@ def test_a_queue_that_is_half_full_does_not_wait_for_more():
     gate = Gate()
     with a_sink(gate, queue_records=10, flush_ms=60_000) as sink:
         for number in range(5):
-            sink.put(*lines_of(number))
+            sink.put(line_of(number))
         assert gate.entered.wait(PATIENCE_S)
         gate.open.set()
 
@@ -484,7 +488,7 @@ def test_the_account_balances_at_every_moment_of_a_flood(tmp_path):
         def flood() -> None:
             for number in range(5_000):
                 if number % 10:
-                    sink.put(*lines_of(number))
+                    sink.put(line_of(number))
                 else:
                     sink.filter()
 
@@ -523,7 +527,7 @@ def test_everything_queued_is_written_on_close(tmp_path):
     path = tmp_path / "log.jsonl"
     with a_sink(FileTarget(path), flush_ms=60_000) as sink:
         for number in range(1000):
-            sink.put(*lines_of(number))
+            sink.put(line_of(number))
     assert numbers_in(path) == list(range(1000))
     assert sink.put(b"late\n") == "dropped"
     assert balances(sink.account())
@@ -537,7 +541,7 @@ def test_a_line_that_a_closing_sink_took_is_written(tmp_path):
 
         def flood() -> None:
             number = 0
-            while sink.put(*lines_of(number)) == "queued":
+            while sink.put(line_of(number)) == "queued":
                 taken.append(number)
                 number += 1
                 started.set()
@@ -568,7 +572,7 @@ def test_a_sink_that_is_stalled_at_the_stop_says_how_many_lines_it_lost(capfd):
 def test_a_failing_sink_counts_and_says_so_once_on_stderr(capfd):
     with a_sink(FileTarget(Path("/dev/full"))) as sink:
         for number in range(50):
-            sink.put(*lines_of(number))
+            sink.put(line_of(number))
             assert sink.flush(PATIENCE_S)
         assert sink.account() == Account(50, written=0, dropped=0, failed=50, filtered=0, queued=0)
     complaints = capfd.readouterr().err.splitlines()
@@ -589,10 +593,10 @@ def test_a_sink_that_works_again_is_written_to_again(tmp_path):
     path = tmp_path / "log.jsonl"
     path.mkdir()
     with a_sink(FileTarget(path)) as sink:
-        sink.put(*lines_of(1))
+        sink.put(line_of(1))
         assert sink.flush(PATIENCE_S)
         path.rmdir()
-        sink.put(*lines_of(2))
+        sink.put(line_of(2))
         assert sink.flush(PATIENCE_S)
         assert (sink.account().failed, sink.account().written) == (1, 1)
     assert numbers_in(path) == [2]
@@ -655,7 +659,7 @@ def test_the_streams_of_the_process_are_sinks(capfd, kind, descriptor):
 def test_a_socket_in_place_of_stdout_is_written_to():
     here, there = socket.socketpair()
     with here, there, a_sink(StreamTarget(here.fileno())) as sink:
-        sink.put(*lines_of(1))
+        sink.put(line_of(1))
         assert there.recv(100) == lines_of(1)[0]
 
 

@@ -25,22 +25,22 @@ RECEIPT = SmokeTestReceipt(
     "/smoke-test",
     summary=SUMMARY,
     description=(
-        "Verifies, for monitors and those on call, that the service answers and that its logging "
-        "pipeline takes a line: each call logs one and says what became of it in each sink. "
-        "Answers 503 when a sink that is required did not take it."
+        "Verifies, for monitors and those on call, that the service answers and that its log is "
+        "written: each call logs one line, and answers when every required sink has written that "
+        "very line. Answers 503 when one has not, and names it and the cause."
     ),
     tags=["System"],
     answers={503: SmokeTestResponse},
 )
 async def run_smoke_test() -> SmokeTestResponse | Reply[SmokeTestResponse]:
-    """Log one line and say what became of it."""
+    """Log one line and say whether it is written."""
     receipt = await prove(logger, LOG_MESSAGE)
     missing = receipt.missing
     response = SmokeTestResponse(
         status="ok" if missing is None else "fail",
         message="PetSage service is healthy. Log verification message generated."
         if missing is None
-        else f"The log line did not reach the sink {missing.name}: {missing.error}.",
+        else f"The log line is not in the sink {missing.name}: {missing.error}.",
         timestamp=datetime.now(UTC),
         proof=receipt,
     )

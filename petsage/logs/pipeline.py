@@ -6,6 +6,8 @@ Longer than 300 lines: what is taken over from the stdlib's logging, and what st
 are read together.
 """
 
+import asyncio
+import atexit
 import logging
 import sys
 import threading
@@ -19,14 +21,16 @@ from typing import Any, Final
 
 from petsage.logs.cleaning import MASK, text_of
 from petsage.logs.formatter import OWN_FIELDS, JsonFormatter
-from petsage.logs.receipts import Proof, Receipt, SinkState
-from petsage.logs.sinks import Account, open_sink
+from petsage.logs.proofs import OPTIONAL_WAIT_S, Proof, Round, SinkState
+from petsage.logs.receipts import Receipt, receipt_of
+from petsage.logs.sinks import Account, close_sinks, open_sink
 from petsage.settings import LogsSettings
 
 SERVICE: Final = "petsage"
 MARKER: Final = "marker"
 _PROOF: Final = "_petsage_proof"
 _CLOSE_TIMEOUT_S: Final = 5.0
+_FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ class Pipeline(logging.Handler):
             for name, sink in settings.sinks.items()
         )
         self.sinks: Final = tuple(sink for _, sink in self._sinks)
+        self._optional = frozenset(sink.name for sink in self.sinks if not sink.required)
+        self._rounds: dict[asyncio.AbstractEventLoop, Round] = {}
         self._undo: list[Callable[[], None]] = []
 
     def createLock(self) -> None:  # noqa: N802 - the stdlib's name
@@ -68,21 +74,62 @@ class Pipeline(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Formats the record and queues its line in every sink; it never raises."""
-        if self.filters and not self.filter(record):
+        if self.filters and not self._lets_pass(record):
             return False
         self.put(record.levelno, self.formatter.to_line(record), record.__dict__.get(_PROOF))
         return True
 
     def put(self, level: int, line: bytes, proof: Proof | None = None) -> None:
         """Queues a finished line in each sink whose level it has."""
+        if proof is not None:
+            proof.seen = True
+        urgent = level >= logging.WARNING
         for lowest, sink in self._sinks:
-            if level < lowest:
-                sink.filter()
-                state: SinkState = "filtered"
+            if level >= lowest:
+                state = sink.put(line, proof, urgent=urgent)
+                if proof is not None and state == "queued":
+                    proof.round.expect(sink.name)
             else:
-                state = sink.put(line)
-            if proof is not None:
-                proof.note(sink, state)
+                sink.filter()
+                if proof is not None:
+                    proof.settle(sink.name, *_FILTERED)
+
+    def put_everywhere(self, line: bytes, proof: Proof) -> None:
+        """Queues a finished line in each sink, whatever its level."""
+        for sink in self.sinks:
+            if sink.put(line, proof) == "queued":
+                proof.round.expect(sink.name)
+
+    def begin_proof(self) -> Proof:
+        """A proof in the round of this turn of the running loop."""
+        loop = asyncio.get_running_loop()
+        its_round = self._rounds.get(loop)
+        if its_round is None:
+            its_round = Round(loop, self._optional, self._settings.proof_timeout_s)
+            self._rounds[loop] = its_round
+            loop.call_soon(self._begin_writing, its_round)
+        return its_round.begin()
+
+    def _begin_writing(self, its_round: Round) -> None:
+        """The turn is over: has the sinks write all that was proven in it."""
+        del self._rounds[its_round.loop]
+        for sink in self.sinks:
+            sink.hurry()
+        still = {s.name for s in self.sinks if s.stands_still_for() > OPTIONAL_WAIT_S}
+        its_round.go(still)
+
+    def _lets_pass(self, record: logging.LogRecord) -> bool:
+        """Whether the filters on this handler let a record pass; one that is not, is counted."""
+        try:
+            if self.filter(record):
+                return True
+        except Exception as error:  # noqa: BLE001 - somebody else's filter, and no caller's fault
+            for sink in self.sinks:
+                sink.fail(error)
+            return False
+        for sink in self.sinks:
+            sink.filter()
+        return False
 
     def accounts(self) -> dict[str, Account]:
         """Each sink's account, by its name."""
@@ -107,6 +154,8 @@ class Pipeline(logging.Handler):
         for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
             # None of these is on a line, and each costs time for every record.
             self._take(logging, name, False)
+        atexit.register(self.flush)
+        self._undo.append(lambda: atexit.unregister(self.flush))
         self._take(sys, "excepthook", _log_uncaught)
         self._take(threading, "excepthook", _log_uncaught_in_thread)
         before = warnings.showwarning
@@ -141,8 +190,7 @@ class Pipeline(logging.Handler):
             self._undo.pop()()
         if _installed is self:
             _installed = None
-        for sink in self.sinks:
-            sink.close(_CLOSE_TIMEOUT_S)
+        close_sinks(self.sinks, _CLOSE_TIMEOUT_S)
         super().close()
 
     def _set_levels(self, root: logging.Logger) -> None:
@@ -187,6 +235,9 @@ def reclaim_logging() -> bool:
 async def prove(logger: logging.Logger, message: str) -> Receipt:
     """Logs `message` once at INFO, as an ordinary line, and says what became of that line.
 
+    It answers when every required sink has written the line, or will not; a sink that says
+    nothing for `[logs].proof_timeout_s` is `timeout`.
+
     Args:
         logger: any stdlib logger; its own level and filters apply.
         message: taken as it is, without `%` formatting.
@@ -199,9 +250,37 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
     """
     pipeline = installed_pipeline()
     marker = f"{getrandbits(128):032x}"
-    proof = Proof()
-    log_info(logger, message, {MARKER: marker}, proof)
-    return proof.receipt(marker, pipeline.sinks)
+    proof = pipeline.begin_proof()
+    state, cause = _FILTERED
+    try:
+        log_info(logger, message, {MARKER: marker}, proof)
+    except Exception as error:  # noqa: BLE001 - somebody else's, and the receipt says so
+        _log.exception("A filter or handler of the logger %s raised", logger.name)
+        state, cause = "failed", f"a filter or handler raised {type(error).__name__}"
+    if not proof.seen:
+        for sink in pipeline.sinks:
+            proof.settle(sink.name, state, cause)
+    await proof.done
+    return receipt_of(marker, proof, pipeline.sinks)
+
+
+async def prove_sinks(message: str) -> Receipt:
+    """Logs `message` past every level and filter, and says what became of it in each sink.
+
+    For readiness: an operator who logs from WARNING on has sinks that work.
+
+    Raises:
+        RuntimeError: no log pipeline is installed.
+    """
+    pipeline = installed_pipeline()
+    marker = f"{getrandbits(128):032x}"
+    proof = pipeline.begin_proof()
+    formatter = pipeline.formatter
+    timestamp = formatter.timestamp_of(time.time())
+    fields = formatter.own_fields(timestamp, "INFO", "petsage.health", message)
+    pipeline.put_everywhere(formatter.dump({**fields, MARKER: marker}), proof)
+    await proof.done
+    return receipt_of(marker, proof, pipeline.sinks)
 
 
 def log_info(

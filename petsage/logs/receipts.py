@@ -1,20 +1,13 @@
 """What became of one line: the receipt that `prove` gives."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from petsage.logs.proofs import Proof, SinkState
 from petsage.logs.sinks import Sink
-
-SinkState = Literal["queued", "written", "failed", "dropped", "filtered", "timeout"]
-
-_CAUSES: Final[Mapping[SinkState, str]] = {
-    "dropped": "its queue is full",
-    "filtered": "a level or a filter leaves the line out",
-}
 
 
 @dataclass(slots=True)  # not frozen: that makes each three times as dear, and there is one a call
@@ -26,8 +19,9 @@ class SinkReceipt:
     state: Annotated[
         SinkState,
         Field(
-            description="`queued`: the sink took the line; `dropped`: its queue was full; "
-            "`filtered`: a level or a filter left the line out."
+            description="`written`: the sink has the line; `failed`: it could not be written; "
+            "`dropped`: there was no room for it; `filtered`: a level or a filter left it out; "
+            "`timeout`: nothing was heard of it in time."
         ),
     ]
     error: Annotated[
@@ -47,30 +41,15 @@ class Receipt:
     def missing(self) -> SinkReceipt | None:
         """The first required sink that does not have the line, None where all have it."""
         for sink in self.sinks:
-            if sink.required and sink.state not in {"queued", "written"}:
+            if sink.required and sink.state != "written":
                 return sink
         return None
 
 
-class Proof:
-    """Collects what the sinks make of one line; it begins when it is made."""
-
-    __slots__ = ("_receipts", "_started")
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._receipts: list[SinkReceipt] = []
-
-    def note(self, sink: Sink, state: SinkState) -> None:
-        """Notes what one sink has made of the line."""
-        took_ms = round((time.perf_counter() - self._started) * 1000, 3)
-        receipt = SinkReceipt(sink.name, sink.required, state, _CAUSES.get(state), took_ms)
-        self._receipts.append(receipt)
-
-    def receipt(self, marker: str, sinks: tuple[Sink, ...]) -> Receipt:
-        """What became of the line that bears `marker`, in each of `sinks`."""
-        if not self._receipts:
-            # A line that no sink has seen was left out by a level or a filter before.
-            for sink in sinks:
-                self.note(sink, "filtered")
-        return Receipt(marker, tuple(self._receipts))
+def receipt_of(marker: str, proof: Proof, sinks: Iterable[Sink]) -> Receipt:
+    """What has become of the line that bears `marker`, in each of `sinks`."""
+    receipts = []
+    for sink in sinks:
+        state, error, took_ms = proof.outcome(sink.name)
+        receipts.append(SinkReceipt(sink.name, sink.required, state, error, took_ms))
+    return Receipt(marker, tuple(receipts))

@@ -6,16 +6,18 @@ as queued.
 """
 
 import contextlib
+import errno
 import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 from weakref import WeakSet
 
+from petsage.logs.proofs import Proof, settle_lines
 from petsage.logs.targets import FileTarget, Outcome, StreamTarget, Target, can_take
 from petsage.settings import SinkSettings
 
@@ -23,11 +25,23 @@ from petsage.settings import SinkSettings
 _COMPLAINT_INTERVAL_S = 30.0
 # One write takes no more than this, so that a stop waits for one write at the most.
 _MAX_BATCH_BYTES = 1024 * 1024
+# A full queue that has to make room for what is urgent gives up this part of itself at once, so
+# that looking for what can be given up costs each urgent line little.
+_ROOM_SHARE = 16
+
+DropReason = Literal["queue_full", "made_room", "closed", "left_at_stop"]
 
 
 @dataclass(frozen=True)
 class Account:
-    """What became of every record that one sink was given, as one consistent snapshot."""
+    """What became of every record that one sink was given, as one consistent snapshot.
+
+    Attributes:
+        dropped_by: the dropped ones by reason: `queue_full`, `made_room` for what is urgent,
+            `closed` before they came, `left_at_stop`.
+        failed_by: the failed ones by reason: the system's name of the error, `ENOSPC`, or the
+            exception's.
+    """
 
     emitted: int
     written: int
@@ -35,6 +49,16 @@ class Account:
     failed: int
     filtered: int
     queued: int
+    dropped_by: Mapping[str, int] = field(default_factory=dict, compare=False)
+    failed_by: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+
+class _Entry(NamedTuple):
+    """A queued line with more to it; an ordinary one is its bytes alone."""
+
+    line: bytes
+    proof: Proof | None
+    urgent: bool
 
 
 class Sink:
@@ -47,6 +71,10 @@ class Sink:
         flush_ms: how long a line may wait for others.
         report_drops: called with the name and a count by the sink's thread, once there is
             room again after lines were dropped.
+
+    Attributes:
+        capacity: how many lines may wait.
+        restarts: how often its thread died and was begun anew.
     """
 
     def __init__(
@@ -60,7 +88,7 @@ class Sink:
     ) -> None:
         self.name = name
         self.required = settings.required
-        self._capacity = settings.queue_records
+        self.capacity = settings.queue_records
         self._hurry_length = (settings.queue_records + 1) // 2
         self._target = target
         self._flush_s = flush_ms / 1000
@@ -72,15 +100,22 @@ class Sink:
     def _begin(self) -> None:
         """Begins with an empty queue, an empty account and a thread."""
         self._lock = threading.Lock()
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | _Entry] = deque()
         self._emitted = self._written = self._dropped = self._failed = self._filtered = 0
-        self._in_flight = 0
+        self._dropped_by: Counter[str] = Counter()
+        self._failed_by: Counter[str] = Counter()
+        self._in_flight: list[bytes | _Entry] = []
+        self._write_began = 0.0
         self._unreported_drops = 0
         self._next_complaint = 0.0
         self._awake = threading.Event()
         self._hurry = threading.Event()
         self._progress = threading.Condition(self._lock)
         self._sleeping = False
+        self.restarts = 0
+        self._start_thread()
+
+    def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._run, name=f"log-sink-{self.name}", daemon=True)
         self._thread.start()
 
@@ -89,29 +124,90 @@ class Sink:
         if not self._closing:
             self._begin()
 
-    def put(self, line: bytes) -> Literal["queued", "dropped"]:
-        """Queues one line; one that finds the queue full, or the sink closed, is dropped."""
+    def put(
+        self, line: bytes, proof: Proof | None = None, *, urgent: bool = False
+    ) -> Literal["queued", "dropped"]:
+        """Queues one line; one that finds the queue full, or the sink closed, is dropped.
+
+        Args:
+            line: ends in a newline.
+            proof: is told what becomes of it; who proves a line calls `hurry` when all are put.
+            urgent: where the queue is full, others are dropped for it.
+        """
+        given_up: list[Proof] = []
         with self._lock:
             self._emitted += 1
-            if self._closing or len(self._queue) + self._in_flight >= self._capacity:
-                self._dropped += 1
-                self._unreported_drops += 1
-                return "dropped"
-            self._queue.append(line)
-            wake = self._sleeping
-            self._sleeping = False
+            if self._closing:
+                return self._refuse("closed", proof)
+            if len(self._queue) + len(self._in_flight) >= self.capacity and not (
+                urgent and self._make_room(given_up)
+            ):
+                return self._refuse("queue_full", proof)
+            plain = proof is None and not urgent
+            self._queue.append(line if plain else _Entry(line, proof, urgent))
+            wake = self._sleeping and proof is None
+            if wake:
+                self._sleeping = False
             half_full = len(self._queue) == self._hurry_length
         if wake:
             self._awake.set()
         if half_full:
             self._hurry.set()
+        if given_up:
+            settle_lines(self.name, given_up, "dropped", _QUEUE_IS_FULL)
         return "queued"
 
+    def _refuse(self, reason: DropReason, proof: Proof | None) -> Literal["dropped"]:
+        self._drop(1, reason)
+        if proof is not None:
+            proof.settle(self.name, "dropped", _QUEUE_IS_FULL if reason == "queue_full" else reason)
+        return "dropped"
+
+    def _drop(self, count: int, reason: DropReason) -> None:
+        self._dropped += count
+        self._unreported_drops += count
+        self._dropped_by[reason] += count
+
+    def _make_room(self, given_up: list[Proof]) -> bool:
+        """Drops the newest of what is not urgent; whether there was any."""
+        kept: list[bytes | _Entry] = []
+        wanted = max(1, self.capacity // _ROOM_SHARE)
+        count = 0
+        while self._queue and count < wanted:
+            entry = self._queue.pop()
+            if isinstance(entry, _Entry) and entry.urgent:
+                kept.append(entry)
+                continue
+            count += 1
+            if isinstance(entry, _Entry) and entry.proof is not None:
+                given_up.append(entry.proof)
+        self._queue.extend(reversed(kept))
+        self._drop(count, "made_room")
+        return count > 0
+
     def filter(self) -> None:
-        """Counts a record that is below this sink's level."""
+        """Counts a record that is below this sink's level, or that a filter leaves out."""
         with self._lock:
             self._emitted += 1
             self._filtered += 1
+
+    def fail(self, error: BaseException) -> None:
+        """Counts a record that could not be made a line of."""
+        with self._lock:
+            self._emitted += 1
+            self._failed += 1
+            self._failed_by[_name_of(error)] += 1
+        self._complain(error, 1)
+
+    def hurry(self) -> None:
+        """Has what is queued written now, and not after `flush_ms`."""
+        self._sleeping = False
+        self._hurry.set()
+        self._awake.set()
+        if not self._thread.is_alive() and not self._closing:
+            # It went past `_run`: two blows at once.
+            self._account_for_death(RuntimeError("the thread ended"))
+            self._start_thread()
 
     def account(self) -> Account:
         """What became of every record so far."""
@@ -122,15 +218,22 @@ class Sink:
                 dropped=self._dropped,
                 failed=self._failed,
                 filtered=self._filtered,
-                queued=len(self._queue) + self._in_flight,
+                queued=len(self._queue) + len(self._in_flight),
+                dropped_by=dict(self._dropped_by),
+                failed_by=dict(self._failed_by),
             )
+
+    def stands_still_for(self) -> float:
+        """How long the present write has taken, in seconds; 0.0 where there is none."""
+        began = self._write_began
+        return time.monotonic() - began if began else 0.0
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until every line queued so far was written or failed; whether that was in time."""
         with self._progress:
-            goal = self._written + self._failed + len(self._queue) + self._in_flight
-            self._hurry.set()
-            self._awake.set()
+            goal = self._written + self._failed + len(self._queue) + len(self._in_flight)
+        self.hurry()
+        with self._progress:
             return self._progress.wait_for(lambda: self._written + self._failed >= goal, timeout_s)
 
     def close(self, timeout_s: float) -> None:
@@ -138,15 +241,14 @@ class Sink:
 
         What is left then counts as dropped.
         """
-        with self._lock:
-            self._closing = True
+        self.refuse_more()
         self.flush(timeout_s)
         with self._lock:
-            left = len(self._queue)
-            self._dropped += left
-            self._unreported_drops += left
+            left = list(self._queue)
+            self._drop(len(left), "left_at_stop")
             self._queue.clear()
-            stalled = self._in_flight
+            stalled = bool(self._in_flight)
+        settle_lines(self.name, _proofs_of(left), "dropped", "the log is closed")
         # The thread has nothing to write any more, unless one write never returns.
         self._thread.join(0 if stalled else timeout_s)
         drops, self._unreported_drops = self._unreported_drops, 0
@@ -155,7 +257,34 @@ class Sink:
         if not self._thread.is_alive():
             self._target.close()
 
+    def refuse_more(self) -> None:
+        """Takes no more lines."""
+        with self._lock:
+            self._closing = True
+
     def _run(self) -> None:
+        """The thread: it writes until the sink is closed, whatever befalls it."""
+        while True:
+            try:
+                self._write_until_closed()
+            except BaseException as error:  # noqa: BLE001 - a thread that died would lose every later line
+                self._account_for_death(error)
+            else:
+                return
+
+    def _account_for_death(self, error: BaseException) -> None:
+        """Counts what a thread had in hand when it died as failed: nobody knows of it."""
+        with self._lock:
+            self.restarts += 1
+            lost, self._in_flight, self._write_began = self._in_flight, [], 0.0
+            self._failed += len(lost)
+            if lost:
+                self._failed_by[_name_of(error)] += len(lost)
+            self._progress.notify_all()
+        settle_lines(self.name, _proofs_of(lost), "failed", "the sink's thread died")
+        self._complain(error, len(lost), "its thread died and was begun anew: ")
+
+    def _write_until_closed(self) -> None:
         while True:
             with self._lock:
                 idle = not self._queue
@@ -179,29 +308,42 @@ class Sink:
         else never rest, write a line or two at a time, and contend with those that log.
         """
         with self._lock:
-            batch: list[bytes] = []
+            batch = self._in_flight
+            lines: list[bytes] = []
             size = 0
             while self._queue and size < _MAX_BATCH_BYTES:
-                line = self._queue.popleft()
-                size += len(line)
-                batch.append(line)
-            self._in_flight = len(batch)
+                entry = self._queue.popleft()
+                batch.append(entry)
+                lines.append(entry if isinstance(entry, bytes) else entry.line)
+                size += len(lines[-1])
             more = bool(self._queue)
         if not batch:
             return False
+        self._write_began = time.monotonic()
         try:
-            outcome = self._target.write(batch)
-        except Exception as error:  # noqa: BLE001 - a thread that died would lose every later line
+            outcome = self._target.write(lines)
+        except Exception as error:  # noqa: BLE001 - a target's own fault fails its lines, and no more
             outcome = Outcome(0, error)
+        self._settle(batch, outcome)
+        return more
+
+    def _settle(self, batch: list[bytes | _Entry], outcome: Outcome) -> None:
+        """Accounts for a batch, and tells those who wait for lines of it."""
         failed = len(batch) - outcome.written
         with self._lock:
-            self._in_flight = 0
+            self._in_flight, self._write_began = [], 0.0
             self._written += outcome.written
             self._failed += failed
+            if failed and outcome.error is not None:
+                self._failed_by[_name_of(outcome.error)] += failed
             self._progress.notify_all()
             drops = 0
             if not self._queue and not self._closing:
                 drops, self._unreported_drops = self._unreported_drops, 0
+        settle_lines(self.name, _proofs_of(batch[: outcome.written]), "written")
+        if failed and outcome.error is not None:
+            why = words_of(outcome.error)
+            settle_lines(self.name, _proofs_of(batch[outcome.written :]), "failed", why)
         if outcome.error is not None:
             self._complain(outcome.error, failed)
         if drops:
@@ -209,15 +351,44 @@ class Sink:
                 self._report_drops(self.name, drops)
             except Exception as error:  # noqa: BLE001 - it goes through anybody's handlers and filters
                 self._complain(error, 0)
-        return more
 
-    def _complain(self, error: Exception, failed: int) -> None:
+    def _complain(self, error: BaseException, failed: int, before: str = "") -> None:
         now = time.monotonic()
         if now >= self._next_complaint:
             self._next_complaint = now + _COMPLAINT_INTERVAL_S
-            why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             what = f"{failed} lines failed: " if failed else ""
-            _complain(f"sink {self.name}: {what}{why}")
+            why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            _complain(f"sink {self.name}: {before}{what}{why}")
+
+
+_QUEUE_IS_FULL = "its queue is full"
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says that may be told to anybody: the system's words, and never a path."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _name_of(error: BaseException) -> str:
+    """The kind of an error, for counting: the system's name of it, else the exception's."""
+    number = getattr(error, "errno", None)
+    return errno.errorcode.get(number, type(error).__name__) if number else type(error).__name__
+
+
+def _proofs_of(entries: Iterable[bytes | _Entry]) -> list[Proof]:
+    return [
+        entry.proof for entry in entries if isinstance(entry, _Entry) and entry.proof is not None
+    ]
+
+
+def close_sinks(sinks: Iterable[Sink], timeout_s: float) -> None:
+    """Closes all of them, with one deadline: one that takes nothing costs no other its time."""
+    deadline = time.monotonic() + timeout_s
+    for sink in sinks:
+        sink.refuse_more()
+        sink.hurry()
+    for sink in sinks:
+        sink.close(max(0.0, deadline - time.monotonic()))
 
 
 _sinks: WeakSet[Sink] = WeakSet()
@@ -253,7 +424,12 @@ def open_sink(
     """The sink that `settings` describe, its thread running."""
     target: Target
     if settings.kind == "file" and settings.path is not None:
-        target = FileTarget(settings.path, max_bytes=settings.max_bytes, backups=settings.backups)
+        target = FileTarget(
+            settings.path,
+            max_bytes=settings.max_bytes,
+            backups=settings.backups,
+            fsync=settings.fsync,
+        )
     else:
         target = StreamTarget(2 if settings.kind == "stderr" else 1)
     return Sink(name, settings, target, flush_ms=flush_ms, report_drops=report_drops)

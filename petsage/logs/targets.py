@@ -1,11 +1,21 @@
-"""What a sink's thread writes to: a stream of the process, or a file that is rotated."""
+"""What a sink's thread writes to: a stream of the process, or a file that is rotated.
 
+A target says `written` of a line only when it is: of a file, when it was read back.
+"""
+
+import contextlib
+import errno
 import os
 import select
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+# How often a batch is written anew because the path named another file when it was done.
+_MAX_MOVES = 3
+_REPLACED = "The file is replaced each time that it is written to"
 
 
 @dataclass(frozen=True)
@@ -27,15 +37,22 @@ class Target(Protocol):
 
 
 class _LineWriter:
-    """Writes lines to a descriptor, and never a line onto the end of a torn one."""
+    """Writes lines to a descriptor, and never a line onto the end of a torn one.
+
+    Args:
+        torn: whether what is there ends within a line.
+    """
 
     def __init__(self, *, torn: bool = False) -> None:
         self._torn = torn
 
-    def write_lines(self, descriptor: int, lines: list[bytes]) -> Outcome:
+    def write_lines(self, descriptor: int, lines: list[bytes]) -> tuple[bytes, Outcome]:
+        """What went out, and how many of the lines are whole in it."""
         data = b"".join(lines)
         start = 1 if self._torn else 0
-        view = memoryview(b"\n" + data if self._torn else data)
+        if start:
+            data = b"\n" + data
+        view = memoryview(data)
         done = 0
         try:
             while done < len(view):
@@ -47,46 +64,69 @@ class _LineWriter:
         except OSError as error:
             if done:
                 self._torn = view[done - 1] != ord("\n")
-            whole = bytes(view[start:done]).count(b"\n") if done > start else 0
-            return Outcome(whole, error)
+            out = data[:done]
+            return out, Outcome(out.count(b"\n", start), error)
         self._torn = False
-        return Outcome(len(lines))
+        return data, Outcome(len(lines))
 
 
 class StreamTarget:
-    """One of the process's own streams, by its descriptor."""
+    """One of the process's own streams: a line is written when the system took all of it.
+
+    Args:
+        descriptor: 1 or 2.
+
+    A stream that is closed already stays so: its number may be another file's by now.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
         self._output = _LineWriter()
+        self._descriptor: int | None = None
+        stream = sys.__stdout__ if descriptor == 1 else sys.__stderr__
+        if stream is not None:  # Python found it open
+            with contextlib.suppress(OSError):  # somebody closed it since: each write says so
+                self._descriptor = os.dup(descriptor)
 
     def write(self, lines: list[bytes]) -> Outcome:
         """Writes `lines` and says how far it came."""
-        return self._output.write_lines(self._descriptor, lines)
+        if self._descriptor is None:
+            return Outcome(0, OSError(errno.EBADF, os.strerror(errno.EBADF)))
+        _, outcome = self._output.write_lines(self._descriptor, lines)
+        return outcome
 
     def close(self) -> None:
         """Leaves the stream open: it is the process's."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class FileTarget:
     """A file that is appended to, and opened anew when it was moved, deleted or replaced.
 
+    A line is written when it was read back at its offset, and the path still names that file.
+
     Args:
         path: the file; its folder is made when it is missing.
         max_bytes: the size past which no line takes it; it is rotated first. 0 for never.
         backups: how many rotated files stay, `<name>.1` the newest.
+        fsync: whether the disk has to have a line before it counts as written.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int = 0, backups: int = 5) -> None:
+    def __init__(
+        self, path: Path, *, max_bytes: int = 0, backups: int = 5, fsync: bool = False
+    ) -> None:
         self._path = path.absolute()  # a feature may change the working directory
         self._max_bytes = max_bytes
         self._backups = backups
+        self._fsync = fsync
         self._descriptor: int | None = None
+        self._regular = False
         self._output = _LineWriter()
 
     def write(self, lines: list[bytes]) -> Outcome:
         """Writes `lines` and says how far it came."""
-        written = 0
+        written = moves = 0
         rotation_error: OSError | None = None
         try:
             while written < len(lines):
@@ -97,7 +137,13 @@ class FileTarget:
                     continue
                 # A file that cannot be rotated grows: that is better than lines lost.
                 end = written + count if count else len(lines)
-                outcome = self._output.write_lines(descriptor, lines[written:end])
+                outcome = self._append(descriptor, lines[written:end])
+                if not self._is_named():
+                    # Who looks at the path finds none of these lines: better twice than nowhere.
+                    moves += 1
+                    if moves > _MAX_MOVES:
+                        return Outcome(written, OSError(errno.ESTALE, _REPLACED))
+                    continue
                 written += outcome.written
                 if outcome.error is not None:
                     return Outcome(written, outcome.error)
@@ -112,29 +158,50 @@ class FileTarget:
         if descriptor is not None:
             os.close(descriptor)
 
+    def _append(self, descriptor: int, lines: list[bytes]) -> Outcome:
+        """Writes lines that fit, and looks whether they are there."""
+        out, outcome = self._output.write_lines(descriptor, lines)
+        if not self._regular or not out:
+            return outcome  # a device or a FIFO is a stream: it took every byte
+        if self._fsync:
+            os.fdatasync(descriptor)
+        # Where our bytes begin: appending leaves the offset at their end, whoever else appends.
+        start = os.lseek(descriptor, 0, os.SEEK_CUR) - len(out)
+        if start < 0 or os.pread(descriptor, len(out), start) != out:
+            return Outcome(0, OSError(errno.EIO, "What was written could not be read back"))
+        return outcome
+
     def _current(self) -> int:
         """The descriptor of what the path names now."""
         if self._descriptor is not None:
-            try:
-                named = self._path.stat()
-                opened = os.fstat(self._descriptor)
-                if (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev):
-                    return self._descriptor
-            except FileNotFoundError:
-                pass  # moved or deleted: it is made anew below
+            if self._is_named():
+                return self._descriptor
             self.close()
         return self._open()
 
+    def _is_named(self) -> bool:
+        """Whether the path names the file that is open."""
+        if self._descriptor is None:
+            return False
+        try:
+            named = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False  # moved or deleted, or its folder was
+        opened = os.fstat(self._descriptor)
+        return (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev)
+
     def _open(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # O_NONBLOCK so that a FIFO without a reader is an error instead of a wait without end.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        if self._path.exists() and not self._path.is_file():
+            # A FIFO without a reader is to be an error, and neither a wait nor its own reader.
+            flags |= os.O_WRONLY | os.O_NONBLOCK
+        else:
+            flags |= os.O_RDWR  # what is written is read back
         descriptor = os.open(self._path, flags, 0o640)
         self._descriptor = descriptor
-        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if regular:
-            os.set_blocking(descriptor, True)
-        self._output = _LineWriter(torn=regular and _ends_torn(self._path))
+        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._output = _LineWriter(torn=self._regular and _ends_torn(descriptor))
         return descriptor
 
     def _fitting(self, descriptor: int, lines: list[bytes], start: int) -> int:
@@ -169,16 +236,10 @@ class FileTarget:
         return self._path.with_name(f"{self._path.name}.{number}")
 
 
-def _ends_torn(path: Path) -> bool:
+def _ends_torn(descriptor: int) -> bool:
     """Whether a file ends within a line: whoever wrote it last died or found the disk full."""
-    try:
-        with path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return False
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
-    except OSError:
-        return False  # it may be appended to, but not read
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) not in {b"\n", b""}
 
 
 def can_take(descriptor: int, *, timeout_ms: int | None = None) -> bool:

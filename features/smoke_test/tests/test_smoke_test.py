@@ -17,7 +17,7 @@ async def test_it_answers_ok_with_the_time_and_the_proof_of_its_line(feature_cli
     assert body["status"] == "ok"
     assert body["message"] == "PetSage service is healthy. Log verification message generated."
     assert before <= datetime.fromisoformat(body["timestamp"]) <= datetime.now(UTC)
-    assert [sink["state"] for sink in body["proof"]["sinks"]] == ["queued"]
+    assert [sink["state"] for sink in body["proof"]["sinks"]] == ["written"]
     markers = [line["marker"] for line in log_lines() if "marker" in line]
     assert markers == [body["proof"]["marker"]] == [response.headers["X-Log-Marker"]]
 

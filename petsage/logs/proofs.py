@@ -1,0 +1,145 @@
+"""Proofs: what the sinks' threads make of single lines, told to those who wait for it.
+
+docs/decisions/0007 says how it fits together.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import Final, Literal
+
+SinkState = Literal["written", "failed", "dropped", "filtered", "timeout"]
+
+OPTIONAL_WAIT_S: Final = 0.1
+"""How long a proof waits for sinks that are not required, and how long a write of theirs may
+stand still before it waits for them no more."""
+
+
+Outcome = tuple[SinkState, str | None, float]
+"""A line's state in one sink, what went wrong, and the milliseconds until then."""
+
+
+class Proof:
+    """What the sinks make of one line; it begins when it is made.
+
+    Attributes:
+        seen: whether the line came as far as the sinks.
+        done: is set when nothing more is waited for.
+    """
+
+    __slots__ = ("_outcomes", "_started", "done", "round", "seen")
+
+    def __init__(self, its_round: "Round") -> None:
+        self._started = time.perf_counter()
+        self.round = its_round
+        self._outcomes: dict[str, Outcome] = {}  # a sink's own thread sets its entry
+        self.seen = False
+        self.done: asyncio.Future[None] = its_round.loop.create_future()
+
+    def settle(self, sink: str, state: SinkState, error: str | None) -> None:
+        """Notes what one sink has made of the line; from any thread."""
+        self._outcomes[sink] = (state, error, self._age_ms())
+
+    def outcome(self, sink: str) -> Outcome:
+        """What one sink has made of the line by now; `timeout` where nothing was heard of it."""
+        known = self._outcomes.get(sink)
+        if known is not None:
+            return known
+        age_ms = self._age_ms()
+        return "timeout", f"not written within {age_ms / 1000:.2g} s", age_ms
+
+    def _age_ms(self) -> float:
+        return round((time.perf_counter() - self._started) * 1000, 3)
+
+
+class Round:
+    """The proofs of one turn of an event loop: written together, waited for together.
+
+    Args:
+        loop: the loop, in whose thread everything here runs but `acknowledge_soon`.
+        optional: the names of sinks that are waited for but shortly.
+        timeout_s: how long the others are waited for, in seconds.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, optional: frozenset[str], timeout_s: float
+    ) -> None:
+        self.loop = loop
+        self._optional = optional
+        self._timeout_s = timeout_s
+        self._proofs: list[Proof] = []
+        self._waiting: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> Proof:
+        """A proof of this round."""
+        proof = Proof(self)
+        self._proofs.append(proof)
+        return proof
+
+    def expect(self, sink: str) -> None:
+        """Waits for one more line in a sink."""
+        self._waiting[sink] = self._waiting.get(sink, 0) + 1
+
+    def go(self, stalled: Iterable[str]) -> None:
+        """Begins to wait; no proof joins any more.
+
+        Args:
+            stalled: sinks that have stood still for so long that waiting is no use; it is only
+                spared for those that are optional.
+        """
+        for sink in self._optional.intersection(stalled):
+            self._waiting.pop(sink, None)
+        if not self._waiting:
+            self._finish()
+            return
+        wait_s, expired = self._timeout_s, self._finish
+        if not self._optional.isdisjoint(self._waiting):
+            wait_s, expired = min(OPTIONAL_WAIT_S, wait_s), self._forgo_optional
+        self._timer = self.loop.call_later(wait_s, expired)
+
+    def acknowledge_soon(self, sink: str, count: int) -> None:
+        """Tells the round, from any thread, that so many of its lines are settled in a sink."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and who waited gone with it
+            self.loop.call_soon_threadsafe(self._acknowledge, sink, count)
+
+    def _acknowledge(self, sink: str, count: int) -> None:
+        left = self._waiting.get(sink)
+        if left is None:
+            return  # it was given up
+        if left > count:
+            self._waiting[sink] = left - count
+            return
+        del self._waiting[sink]
+        if not self._waiting:
+            self._finish()
+
+    def _forgo_optional(self) -> None:
+        for sink in self._optional:
+            self._waiting.pop(sink, None)
+        if not self._waiting:
+            self._finish()
+            return
+        self._timer = self.loop.call_later(self._timeout_s - OPTIONAL_WAIT_S, self._finish)
+
+    def _finish(self) -> None:
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        for proof in self._proofs:
+            if not proof.done.done():  # who waited may have been cancelled
+                proof.done.set_result(None)
+        self._proofs.clear()
+
+
+def settle_lines(
+    sink: str, proofs: Iterable[Proof], state: SinkState, error: str | None = None
+) -> None:
+    """Settles one line of each of `proofs` in a sink, and tells their rounds; from any thread."""
+    counts: dict[Round, int] = {}
+    for proof in proofs:
+        proof.settle(sink, state, error)
+        counts[proof.round] = counts.get(proof.round, 0) + 1
+    for its_round, count in counts.items():
+        its_round.acknowledge_soon(sink, count)
