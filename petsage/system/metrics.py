@@ -140,20 +140,12 @@ def _log_samples() -> Iterator[Sample]:
             for reason, count in reasons.items():
                 yield LOG_LOST, (name, outcome, reason), count
         yield LOG_QUEUE, (name,), account.queued
-        yield LOG_QUEUE_CAPACITY, (name,), _known(sink, "capacity", 0)
-        yield LOG_RESTARTS, (name,), _known(sink, "restarts", 0)
+        yield LOG_QUEUE_CAPACITY, (name,), sink.capacity
+        yield LOG_RESTARTS, (name,), sink.restarts
 
 
 def _reasons(account: Account) -> Iterable[tuple[str, Mapping[str, int]]]:
-    none: Mapping[str, int] = {}
-    return (
-        ("dropped", _known(account, "dropped_by", none)),
-        ("failed", _known(account, "failed_by", none)),
-    )
-
-
-def _known(owner: object, name: str, otherwise: Any) -> Any:
-    return getattr(owner, name, otherwise)
+    return ("dropped", account.dropped_by), ("failed", account.failed_by)
 
 
 class Exposition:
