@@ -42,6 +42,7 @@ ROWS = [
     "readiness",
     "system",
     "app",
+    "direct",
     "connection",
     "server",
     "testing",
