@@ -1,18 +1,20 @@
 """`/livez` and `/readyz`, through HTTP: who is asked, what is told, and to whom."""
 
 import asyncio
+import signal
 import time
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from petsage.catalog import CATALOG
 from petsage.health import CHECKS, PROCESS_STATE, ProcessState
 from petsage.system.health import HEALTH_JSON, JSON, TEXT, choose_type
 from petsage.testing import Client
+from tests.conftest import write_feature
 from tests.documented import Answer, DocumentedClient
 
-TOKEN = "a token of enough characters"
+TOKEN = "a-token-of-enough-characters"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 FEATURE = """
@@ -79,6 +81,7 @@ class Pets:
         self.held: asyncio.Event = self.app[keys["HELD"]]
         self.begun: asyncio.Event = self.app[keys["BEGUN"]]
         self.state: ProcessState = root[PROCESS_STATE]
+        self.state.loopback_only = False  # who bears no token is a stranger
 
     async def get(self, path: str, accept: str | None = None, **headers: str) -> Answer:
         """An answer for one who may look inside."""
@@ -387,3 +390,27 @@ async def test_a_stop_ends_a_run_before_its_feature(pets):
     assert running.cancelled()
     assert pets.runs == [1, "cut", "stopped"]
     asking.cancel()
+
+
+HANGS = """
+import asyncio
+from petsage import Check, Feature, Routes
+
+async def hang(app):
+    await asyncio.Event().wait()
+
+feature = Feature(Routes(), checks=[Check("hung", hang, timeout_s=60)])
+"""
+
+
+async def test_who_waits_for_a_hung_check_does_not_hold_up_the_stop(project, start_server):
+    write_feature(project, "pets", HANGS)
+    server = start_server(env={"PETSAGE_SERVER__DRAIN_S": "0", "PETSAGE_SERVER__SHUTDOWN_S": "30"})
+    async with ClientSession() as session:
+        asking = asyncio.create_task(session.get(f"{server.address}/readyz"))
+        marker = "Readiness proves the log's sinks"
+        await asyncio.to_thread(server.wait_for, lambda line: line["message"] == marker)
+        server.signal(signal.SIGTERM)
+        code, _ = await asyncio.to_thread(server.end, 10)
+        assert code == 0
+        assert (await asking).status == 503
