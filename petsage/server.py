@@ -19,7 +19,7 @@ from petsage.app import create_app, start_folders
 from petsage.catalog import CATALOG, Entry
 from petsage.connection import Runner
 from petsage.errors import StartError
-from petsage.health import PROCESS_STATE
+from petsage.health import CHECKS, PROCESS_STATE
 from petsage.logs.pipeline import Pipeline, installed_pipeline
 from petsage.logs.printed import PrintedLines
 from petsage.management import write_token
@@ -228,6 +228,7 @@ class _Process:
         await self._pause(_ACCEPT_S)  # what has begun by now is accepted
         await self._runner.stop_listening()
         _log.info("PetSage takes no new connections")
+        await self._app[CHECKS].stop()  # who waits for one that hangs is answered, too
         loop = asyncio.get_running_loop()
         settled = loop.time() + _ACCEPT_S
         end = loop.time() + self._settings.server.shutdown_s
