@@ -14,7 +14,7 @@ from petsage.feature import SETTINGS, Feature, Routes
 from petsage.health import Check
 from petsage.logs.pipeline import prove
 from petsage.logs.receipts import Receipt, SinkReceipt
-from petsage.signature import Body, Cookie, FromApp, Header, Query, Reply
+from petsage.signature import Body, Cookie, FromApp, Header, Media, Query, Reply
 
 if _collects:
     gc.enable()
@@ -29,6 +29,7 @@ __all__ = [
     "Feature",
     "FromApp",
     "Header",
+    "Media",
     "Problem",
     "Query",
     "Receipt",

@@ -6,11 +6,13 @@ from typing import Any
 from aiohttp import web
 
 from petsage.catalog import CATALOG, Catalog
-from petsage.health import PROCESS_STATE, ProcessState
+from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
 from petsage.management import GUARD, Guard, remove_token
 from petsage.metrics import REQUESTS, RequestMetrics
+from petsage.readiness import READINESS, Readiness
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
+from petsage.watchdog import WATCHDOG, Watchdog
 
 API_VERSION = "1.0.0"
 
@@ -34,10 +36,29 @@ def create_app(
     app[CATALOG] = catalog
     app[PROCESS_STATE] = state = ProcessState()
     app[GUARD] = Guard(settings.management, state)
+    app[CHECKS] = checks = CheckRunner()
+    required = settings.catalog.required if only is None else ()
+    app[READINESS] = Readiness(app, state, catalog, checks, required=required, logs=settings.logs)
+    app[WATCHDOG] = Watchdog(settings.server.stall_ms / 1000)
     app.router.register_resource(catalog.resource)
     app.on_cleanup.append(remove_token)
-    app.cleanup_ctx.append(_features)
+    app.cleanup_ctx.extend((_watch, _features, _checks))
     return app
+
+
+async def _watch(app: web.Application) -> AsyncIterator[None]:
+    """Watches the event loop before any feature starts, and until all have stopped."""
+    app[WATCHDOG].start()
+    yield
+    # Once more: where the start failed, checks may have been asked, and `_checks` never began.
+    await app[CHECKS].stop()
+    app[WATCHDOG].stop()
+
+
+async def _checks(app: web.Application) -> AsyncIterator[None]:
+    """Ends what runs of the checks before the features that they ask."""
+    yield
+    await app[CHECKS].stop()
 
 
 async def _features(app: web.Application) -> AsyncIterator[None]:

@@ -1,4 +1,7 @@
-"""The features being served: their states, their start and stop, and the table of their routes."""
+"""The features being served: their states, their start and stop, and the table of their routes.
+
+Longer than 300 lines: what holds the features answers what is asked about them, too.
+"""
 
 import asyncio
 import logging
@@ -13,6 +16,7 @@ from petsage.candidate import Candidate
 from petsage.errors import Finding, StartError, did_you_mean, nearest
 from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
+from petsage.health import Check
 from petsage.lifespan import RunningApp
 from petsage.loader import find_folders, load_features, unload
 from petsage.metrics import RequestMetrics
@@ -95,6 +99,26 @@ class Catalog:
         entries = [entry_of(candidate) for candidate in self._candidates]
         disabled = [Entry(name, None, "disabled", (), (), system=False) for name in self._disabled]
         return entries + disabled
+
+    def checks(self) -> list[tuple[str, Check, web.Application]]:
+        """Each check of what serves, with its feature's name and application; not to be kept."""
+        return [
+            (each.name, check, self._running[each.name].app)
+            for each in self._candidates
+            if each.name in self._running and each.feature is not None and not each.errors
+            for check in each.feature.checks
+        ]
+
+    def why_absent(self, name: str) -> str | None:
+        """Why a feature does not serve; None where it does."""
+        if name in self._running:
+            return None
+        if not self._candidates:
+            return "no feature is loaded yet"
+        entry = next((each for each in self.entries() if each.name == name), None)
+        if entry is None:
+            return "there is no such feature"
+        return entry.why or ("disabled" if entry.state == "disabled" else "it does not run")
 
     async def start(self, core: web.Application) -> None:
         """Loads every feature and starts those that can be; the others are set aside and logged.

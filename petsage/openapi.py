@@ -155,6 +155,11 @@ class _FeaturePart:
                 (f"{key}#={status}", "serialization", answer.adapter)
                 for status, answer in endpoint.answers.items()
             ]
+            inputs += [
+                (f"{key}#={status} {content_type}", "serialization", answer.adapter)
+                for status, answers in endpoint.media.items()
+                for content_type, answer in answers.items()
+            ]
         self._feature = feature
         by_key, definitions = TypeAdapter.json_schemas(
             inputs,
@@ -269,6 +274,13 @@ class _FeaturePart:
             responses.pop(str(status), None)
             schema = self._by_key[f"{key}#={status}", "serialization"]
             _add(responses, status, _phrase(status), {JSON: {"schema": schema}})
+        for status, answers in endpoint.media.items():
+            responses.pop(str(status), None)
+            content = {
+                each: {"schema": self._by_key[f"{key}#={status} {each}", "serialization"]}
+                for each in answers
+            }
+            _add(responses, status, _phrase(status), content)
         for status in sorted(endpoint.bare):
             _add(responses, status, _phrase(status))
         for status in sorted(endpoint.problems):

@@ -25,6 +25,7 @@ ROWS = [
     "openapi",
     "",  # the package's root: the public names
     "answers",
+    "watchdog",
     "token_file",
     "management",
     "routing",
@@ -36,6 +37,7 @@ ROWS = [
     "loader",
     "lifespan",
     "catalog",
+    "readiness",
     "system",
     "app",
     "connection",
@@ -61,7 +63,7 @@ PACKAGES = {
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", "guarded", "metrics", "management", ""],
+    "system": ["welcome", "docs", "health", "guarded", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 

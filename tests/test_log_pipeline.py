@@ -456,6 +456,24 @@ def test_no_pipeline_is_named_where_none_is_installed():
         installed_pipeline()
 
 
+def test_what_a_child_of_multiprocessing_logs_last_is_written():
+    script = """
+        import multiprocessing
+
+        child = multiprocessing.get_context("fork").Process(target=log.warning, args=("in it",))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    """
+    done = run_script(script)
+    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["in it"]
+
+
+def test_what_is_logged_last_is_written_at_the_interpreters_end():
+    done = run_script('log.warning("the last")')
+    assert [json.loads(line)["message"] for line in done.stdout.splitlines()] == ["the last"]
+
+
 def test_pipelines_leave_no_thread_and_no_descriptor_behind(tmp_path):
     def left() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))

@@ -25,6 +25,8 @@ from petsage.settings import SinkSettings
 _COMPLAINT_INTERVAL_S = 30.0
 # One write takes no more than this, so that a stop waits for one write at the most.
 _MAX_BATCH_BYTES = 1024 * 1024
+# A child of `multiprocessing` waits this long for each sink before it ends.
+_END_OF_CHILD_S = 5.0
 # A full queue that has to make room for what is urgent gives up this part of itself at once, so
 # that looking for what can be given up costs each urgent line little.
 _ROOM_SHARE = 16
@@ -164,6 +166,8 @@ class Sink:
         return "dropped"
 
     def _drop(self, count: int, reason: DropReason) -> None:
+        if not count:
+            return
         self._dropped += count
         self._unreported_drops += count
         self._dropped_by[reason] += count
@@ -247,13 +251,14 @@ class Sink:
             left = list(self._queue)
             self._drop(len(left), "left_at_stop")
             self._queue.clear()
-            stalled = bool(self._in_flight)
+            stalled = len(self._in_flight)
         settle_lines(self.name, _proofs_of(left), "dropped", "the log is closed")
         # The thread has nothing to write any more, unless one write never returns.
         self._thread.join(0 if stalled else timeout_s)
         drops, self._unreported_drops = self._unreported_drops, 0
-        if drops:
-            _complain(f"sink {self.name}: {drops} lines dropped before the stop")
+        if drops or stalled:
+            rest = f", {stalled} more in a write that has not returned" if stalled else ""
+            _complain(f"sink {self.name}: {drops} lines dropped before the stop{rest}")
         if not self._thread.is_alive():
             self._target.close()
 
@@ -397,6 +402,17 @@ _sinks: WeakSet[Sink] = WeakSet()
 def _begin_in_child() -> None:
     for sink in _sinks:
         sink.begin_in_child()
+    multiprocessing = sys.modules.get("multiprocessing.util")
+    if multiprocessing is not None:
+        # Its children end past `atexit`, and forget what was to be done at the end of their parent.
+        multiprocessing.register_after_fork(
+            _sinks, lambda _: multiprocessing.Finalize(None, _flush_all, exitpriority=0)
+        )
+
+
+def _flush_all() -> None:
+    for sink in list(_sinks):
+        sink.flush(_END_OF_CHILD_S)
 
 
 if hasattr(os, "register_at_fork"):
