@@ -2,6 +2,12 @@
 
 import gc
 
+from petsage.signals import end_quietly, is_command
+
+if is_command():
+    end_quietly()
+del end_quietly, is_command
+
 # Importing makes hundreds of thousands of objects and no garbage; looking for some among them
 # takes a seventh of a start. It goes on as before when everything is imported.
 _collects = gc.isenabled()

@@ -22,6 +22,7 @@ def create_app(
     *,
     values: Mapping[web.AppKey[Any], Any] | None = None,
     only: str | None = None,
+    with_folders: bool = True,
 ) -> web.Application:
     """The application; its features start and stop with it.
 
@@ -29,6 +30,8 @@ def create_app(
         settings: all of them.
         values: what `FromApp` arguments get instead of what the applications have; for tests.
         only: serves this feature and those that it needs, and no others; for tests.
+        with_folders: whether the features in folders start with the application, too; where not,
+            they do with `start_folders`.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
     app[REQUESTS] = requests = RequestMetrics()
@@ -42,8 +45,21 @@ def create_app(
     app[WATCHDOG] = Watchdog(settings.server.stall_ms / 1000)
     app.router.register_resource(catalog.resource)
     app.on_cleanup.append(remove_token)
-    app.cleanup_ctx.extend((_watch, _features, _checks))
+    features = _all_features if with_folders else _core_features
+    app.cleanup_ctx.extend((_watch, features, _checks))
     return app
+
+
+async def start_folders(app: web.Application) -> None:
+    """Loads and starts the features in folders; the process is ready then, unless it stops.
+
+    Raises:
+        StartError: a required feature does not serve, or a folder cannot be read.
+    """
+    await app[CATALOG].start_folders(app)
+    state = app[PROCESS_STATE]
+    if state.phase == "starting":
+        state.phase = "ready"
 
 
 async def _watch(app: web.Application) -> AsyncIterator[None]:
@@ -61,8 +77,16 @@ async def _checks(app: web.Application) -> AsyncIterator[None]:
     await app[CHECKS].stop()
 
 
-async def _features(app: web.Application) -> AsyncIterator[None]:
+async def _all_features(app: web.Application) -> AsyncIterator[None]:
     await app[CATALOG].start(app)
     app[PROCESS_STATE].phase = "ready"
     yield
     await app[CATALOG].stop()
+
+
+async def _core_features(app: web.Application) -> AsyncIterator[None]:
+    try:
+        await app[CATALOG].start_core(app)
+        yield
+    finally:
+        await app[CATALOG].stop()

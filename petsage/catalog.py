@@ -18,7 +18,7 @@ from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
 from petsage.health import Check
 from petsage.lifespan import RunningApp
-from petsage.loader import find_folders, load_features, unload
+from petsage.loader import find_folders, load_core, load_features, unload
 from petsage.metrics import RequestMetrics
 from petsage.ordering import find_failed_need
 from petsage.routing import Mounted, RouteTable, TableResource
@@ -121,7 +121,7 @@ class Catalog:
         return entry.why or ("disabled" if entry.state == "disabled" else "it does not run")
 
     async def start(self, core: web.Application) -> None:
-        """Loads every feature and starts those that can be; the others are set aside and logged.
+        """Starts the core's own features, then those in folders; nothing runs where that fails.
 
         Args:
             core: the root application; `FromApp` looks there last.
@@ -130,6 +130,30 @@ class Catalog:
             StartError: a feature in `[catalog].required` does not serve, or a folder of
                 features cannot be read.
         """
+        try:
+            await self.start_core(core)
+            await self.start_folders(core)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def start_core(self, core: web.Application) -> None:
+        """Starts the core's own features and serves them; other paths are told to come again."""
+        self._candidates = await asyncio.to_thread(load_core, self._system)
+        for candidate in self._candidates:
+            await self._start(candidate, core)
+        self.resource.is_starting = True
+        self.resource.table = self._table()
+
+    async def start_folders(self, core: web.Application) -> None:
+        """Loads the features in folders and starts those that can be, then serves all of them.
+
+        The others are set aside and logged. What has been started when this fails runs on until
+        `stop`: the core's own features are still asked.
+
+        Raises:
+            StartError: as `start`.
+        """
         catalog = self._settings.catalog
         await asyncio.to_thread(self._compare_settings)
         self._candidates = await asyncio.to_thread(
@@ -137,18 +161,16 @@ class Catalog:
             catalog.folders,
             settings=self._settings.features,
             disabled=catalog.disabled,
-            system=self._system,
+            core=self._candidates,
             only=self._only,
         )
-        try:
-            for candidate in self._candidates:
+        for candidate in self._candidates:
+            if candidate.folder is not None:
                 await self._start(candidate, core)
-            if self._only is None:
-                self._require(catalog.required)
-        except BaseException:
-            await self.stop()
-            raise
+        if self._only is None:
+            self._require(catalog.required)
         self.resource.table = self._table()
+        self.resource.is_starting = False
 
     async def stop(self) -> None:
         """Serves nothing any more, and ends each feature's lifespan, the last started first."""

@@ -15,6 +15,7 @@ import typer
 from petsage.errors import Finding, PetSageError, StartError
 from petsage.logger_command import loggers
 from petsage.settings import Settings, load_settings
+from petsage.signals import INTERRUPTED, end_as_usual
 
 if TYPE_CHECKING:
     from petsage.candidate import Candidate
@@ -38,8 +39,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 
 
 @app.callback()
-def petsage() -> None:
+def petsage(context: typer.Context) -> None:
     """PetSage: a feature is a folder, and the health check tells the truth."""
+    if context.invoked_subcommand != "serve":
+        end_as_usual()
 
 
 @app.command()
@@ -190,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         typer.echo(f"petsage: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell counts it: 128 and SIGINT's number
+        sys.exit(INTERRUPTED)
 
 
 def _open_what_is_closed() -> None:
@@ -210,7 +213,7 @@ def _open_what_is_closed() -> None:
 
 def _load(settings: Settings, folder: Path | None, *, core: bool = False) -> "list[Candidate]":
     """Every feature found, checked and imported; those of the core only where asked for."""
-    from petsage.loader import load_features
+    from petsage.loader import load_core, load_features
     from petsage.system import SYSTEM_FEATURES
 
     folders, only = _wanted(settings, folder)
@@ -223,7 +226,7 @@ def _load(settings: Settings, folder: Path | None, *, core: bool = False) -> "li
                 folders,
                 settings=settings.features,
                 disabled=settings.catalog.disabled,
-                system=SYSTEM_FEATURES,
+                core=load_core(SYSTEM_FEATURES),
                 only=only,
             )
         except Exception as error:  # noqa: BLE001 - raised again by the thread that waits

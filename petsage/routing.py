@@ -233,6 +233,8 @@ class TableResource(MatchedSubAppResource):
         AbstractResource.__init__(self)
         self.table = RouteTable()
         self._active = requests.active
+        self.is_starting = False
+        """Whether the table is yet to hold most of what it will: then nothing is said not to be."""
 
     @property
     def canonical(self) -> str:
@@ -254,6 +256,8 @@ class TableResource(MatchedSubAppResource):
         except Problem as problem:
             return RequestMatch({}, _raiser(problem))
         if match is None:
+            if self.is_starting:
+                return RequestMatch({}, _raiser(_not_yet()))
             return _unmatched(table, method, path)
         mounted = match.routes.get(method)
         if mounted is None and method == "HEAD":
@@ -338,6 +342,10 @@ def _raiser(problem: Problem) -> Run:
         raise problem
 
     return answer
+
+
+def _not_yet() -> Problem:
+    return Problem(503, "PetSage is starting", headers={"Retry-After": "1"})
 
 
 def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:

@@ -118,8 +118,9 @@ def petsage(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment, without settings of PetSage."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
+    """This process's environment, without settings of PetSage; a stop does not drain."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
+    return {**kept, "PETSAGE_SERVER__DRAIN_S": "0"}
 
 
 def write_feature(project: Path, name: str, source: str, **files: str) -> Path:

@@ -7,11 +7,13 @@ ROOT = Path(__file__).parent.parent / "petsage"
 
 # Each row may import from those above it, and from itself where it is a package.
 ROWS = [
+    "signals",
     "context",
     "response",
     "errors",
     "sources",
     "settings",
+    "sockets",
     "metrics",
     "logs",
     "health",

@@ -245,7 +245,7 @@ class TestNoToken:
         from petsage.management import GUARD, remove_token, write_token
 
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        await write_token(app(client), "http://127.0.0.1:4711")
+        await write_token(app(client), [("127.0.0.1", 4711), ("::1", 4711, 0, 0), "/a/socket"])
         token = read_token_file(4711, os.environ)
         assert token is not None
         assert (
@@ -253,7 +253,7 @@ class TestNoToken:
             == 200
         )
         assert token not in orjson.dumps(log_lines()).decode()
-        file = app(client)[GUARD].file
+        (file,) = app(client)[GUARD].files
         await remove_token(app(client))
         assert not file.path.exists()
 
