@@ -44,9 +44,9 @@ def create_app(
     app[READINESS] = Readiness(app, state, catalog, checks, required=required, logs=settings.logs)
     app[WATCHDOG] = Watchdog(settings.server.stall_ms / 1000)
     app.router.register_resource(catalog.resource)
-    app.on_cleanup.append(remove_token)
     features = _all_features if with_folders else _core_features
     app.cleanup_ctx.extend((_watch, features, _checks))
+    app.on_cleanup.append(remove_token)
     return app
 
 

@@ -232,9 +232,9 @@ class TableResource(MatchedSubAppResource):
     def __init__(self, requests: RequestMetrics) -> None:
         AbstractResource.__init__(self)
         self.table = RouteTable()
-        self._active = requests.active
         self.is_starting = False
         """Whether the table is yet to hold most of what it will: then nothing is said not to be."""
+        self._active = requests.active
 
     @property
     def canonical(self) -> str:

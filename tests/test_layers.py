@@ -65,7 +65,7 @@ PACKAGES = {
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", "health", "guarded", "metrics", "management", ""],
+    "system": ["welcome", "docs", "guarded", "health", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 
