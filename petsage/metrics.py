@@ -166,7 +166,7 @@ class Observed(NamedTuple):
     method: str
     route: str
     status: str
-    counts: tuple[int, ...]
+    counts: tuple[float, ...]
     seconds: float
 
 
@@ -205,8 +205,7 @@ class RequestMetrics:
     def observed(self) -> Iterator[Observed]:
         """All requests so far; call it on the event loop, and it is one moment's."""
         for (method, route, status), cell in self._series.items():
-            *counts, seconds = cell
-            yield Observed(method, route, status, tuple(map(int, counts)), seconds)
+            yield Observed(method, route, status, tuple(cell[:-1]), cell[-1])
 
     def _cell(self, method: str, route: str | None, status: int) -> list[float]:
         """The numbers of a method, route and status that are new, or never looked up directly."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import http.client
 import logging
 import subprocess
 import sys
@@ -576,6 +577,22 @@ async def test_whatever_is_shown_is_declared_once_and_stands_in_its_page(client)
         suffix = {"counter": "_total", "info": "_info"}.get(declared.kind, "")
         assert f"`{declared.name}{suffix}`" in page
         assert all(f"`{label}`" in page for label in declared.labels)
+
+
+def test_a_server_shows_its_metrics_on_loopback_and_to_nobody_elsewhere(start_server, project):
+    (project / "features").mkdir()
+    for host, status in (("127.0.0.1", 200), ("0.0.0.0", 404)):
+        server = start_server("--host", host)
+        port = server.address.rpartition(":")[2]
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE_S)
+        connection.request("GET", "/metrics", headers={"Accept": OPENMETRICS})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        assert answer.status == status, host
+        if status == 200:
+            samples = by_name(parse_openmetrics(body))
+            assert of(samples, "petsage_phase", phase="ready") == 1
 
 
 def test_every_method_has_a_place_to_be_counted_in():

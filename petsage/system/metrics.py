@@ -105,12 +105,12 @@ def _texts(values: Iterable[str]) -> list[str]:
     return [value.encode(errors="backslashreplace").decode() for value in values]
 
 
-def _cumulative(counts: tuple[int, ...]) -> list[tuple[str, float]]:
+def _cumulative(counts: tuple[float, ...]) -> list[tuple[str, float]]:
     bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
-    total, buckets = 0, []
+    total, buckets = 0.0, []
     for bound, count in zip(bounds, counts, strict=True):
         total += count
-        buckets.append((bound, float(total)))
+        buckets.append((bound, total))
     return buckets
 
 
