@@ -479,6 +479,12 @@ class TestLoggers:
         await line_of(log_lines, f"{CHANGED} went back")
         assert logging.getLogger(CHANGED).level == logging.ERROR
 
+    async def test_what_had_a_level_of_its_own_goes_back_to_it(self, client, log_lines):
+        _, answer = await put(client, "root", {"level": "DEBUG", "ttl_s": 0.05})
+        assert answer["reverts_to"] == "INFO"
+        await line_of(log_lines, "root went back")
+        assert logging.getLogger().level == logging.INFO
+
     async def test_a_change_that_lasts_ends_the_one_for_a_while(self, client, log_lines):
         await put(client, CHANGED, {"level": "DEBUG", "ttl_s": 0.05})
         _, answer = await put(client, CHANGED, {"level": "ERROR"})
