@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 from aiohttp import hdrs, web
 
-from petsage import Feature, FromApp, Request, Routes, StreamResponse
+from petsage import Feature, FromApp, Media, Request, Routes, StreamResponse
 from petsage.catalog import CATALOG, Catalog, State
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, Phase, ProcessState
 from petsage.logs.pipeline import installed_pipeline
@@ -271,7 +271,10 @@ async def lifespan(app: web.Application) -> AsyncIterator[None]:
     yield
 
 
-@routes.get("/metrics", summary="Show the metrics")
+_TEXTS: Final = Media({"text/plain": str, "application/openmetrics-text": str})
+
+
+@routes.get("/metrics", summary="Show the metrics", answers={200: _TEXTS})
 async def get_metrics(  # noqa: PLR0917 - each owner of facts is an argument
     request: Request,
     exposition: Annotated[Exposition, FromApp(EXPOSITION)],
