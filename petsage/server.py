@@ -191,7 +191,7 @@ class _Process:
             # The parent's queue is not made shorter.
             await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
         self._note_address()
-        await write_token(self._app, self._address.partition(", ")[0])
+        await write_token(self._app, self._runner.addresses)
         gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()
