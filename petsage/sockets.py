@@ -108,6 +108,9 @@ def refuse_new_connections(descriptors: Iterable[int]) -> None:
 
     Args:
         descriptors: of sockets that nobody else listens on: the filter is the socket's.
+
+    Raises:
+        OSError: the kernel does not let us.
     """
     if not sys.platform.startswith("linux"):
         return
