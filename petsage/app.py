@@ -7,7 +7,8 @@ from aiohttp import web
 
 from petsage.catalog import CATALOG, Catalog
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
-from petsage.management import GUARD, Guard
+from petsage.management import GUARD, Guard, remove_token
+from petsage.metrics import REQUESTS, RequestMetrics
 from petsage.readiness import READINESS, Readiness
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
@@ -33,7 +34,8 @@ def create_app(
             they do with `start_folders`.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
-    catalog = Catalog(settings, system=SYSTEM_FEATURES, values=values, only=only)
+    app[REQUESTS] = requests = RequestMetrics()
+    catalog = Catalog(settings, system=SYSTEM_FEATURES, requests=requests, values=values, only=only)
     app[CATALOG] = catalog
     app[PROCESS_STATE] = state = ProcessState()
     app[GUARD] = Guard(settings.management, state)
@@ -44,6 +46,7 @@ def create_app(
     app.router.register_resource(catalog.resource)
     features = _all_features if with_folders else _core_features
     app.cleanup_ctx.extend((_watch, features, _checks))
+    app.on_cleanup.append(remove_token)
     return app
 
 

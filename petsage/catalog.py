@@ -19,6 +19,7 @@ from petsage.feature import SETTINGS, Feature, place_of
 from petsage.health import Check
 from petsage.lifespan import RunningApp
 from petsage.loader import find_folders, load_core, load_features, unload
+from petsage.metrics import RequestMetrics
 from petsage.ordering import find_failed_need
 from petsage.routing import Mounted, RouteTable, TableResource
 from petsage.settings import Settings
@@ -58,6 +59,7 @@ class Catalog:
     Args:
         settings: which folders, what is disabled or required, each feature's own settings.
         system: the core's own features, by name.
+        requests: where requests in hand are counted.
         values: what `FromApp` arguments get instead of what the applications have. A key counts
             as the one of the same name: a test's import of a feature makes keys of its own.
         only: serves this feature and those that it needs, and no others; what the settings say
@@ -69,10 +71,11 @@ class Catalog:
         settings: Settings,
         *,
         system: Mapping[str, Feature],
+        requests: RequestMetrics,
         values: Mapping[web.AppKey[Any], Any] | None = None,
         only: str | None = None,
     ) -> None:
-        self.resource = TableResource()
+        self.resource = TableResource(requests)
         self._settings = settings
         self._system = dict(system)
         self._values = {repr(key): value for key, value in (values or {}).items()}
@@ -85,6 +88,11 @@ class Catalog:
     def table(self) -> RouteTable:
         """The routes being served."""
         return self.resource.table
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The features that have to serve, as the settings name them."""
+        return frozenset(self._settings.catalog.required)
 
     def entries(self) -> list[Entry]:
         """Every feature: those that serve, those set aside with their reasons, those disabled."""

@@ -1,4 +1,4 @@
-"""The command line: `petsage serve · check · features · openapi · logs`."""
+"""The command line: `petsage serve · check · features · openapi · logs · loggers`."""
 
 import contextlib
 import dataclasses
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from petsage.errors import Finding, PetSageError, StartError
+from petsage.logger_command import loggers
 from petsage.settings import Settings, load_settings
 from petsage.signals import INTERRUPTED, end_as_usual
 
@@ -178,6 +179,9 @@ def logs(
     except BrokenPipeError:
         # The reader has seen enough (`| head`); the interpreter must not flush into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+app.command()(loggers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import select
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from petsage.answers import begin, fail, must_pass, problem_response, stamp, sta
 from petsage.context import current_request
 from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
+from petsage.metrics import REQUESTS
 from petsage.settings import ServerSettings
 
 # How long after its begin, or its last answer, a connection may be about to send a request.
@@ -203,7 +205,7 @@ class Runner(web.AppRunner):
     """aiohttp's runner of an application, with `Connection`s; every answer is stamped.
 
     Args:
-        app: the application; nothing has started it yet.
+        app: the application that `create_app` made; nothing has started it yet.
         settings: the limits of each connection.
         handler_cancellation: whether a handler is cancelled when its client goes away.
     """
@@ -225,7 +227,7 @@ class Runner(web.AppRunner):
         )
         app.on_response_prepare.append(stamp_answer)
         self._options: dict[str, Any] = {
-            "access_log_class": AccessLogger,
+            "access_log_class": partial(AccessLogger, requests=app[REQUESTS]),
             "access_log": logging.getLogger(ACCESS_LOGGER),
             "keepalive_timeout": settings.keepalive_s,
             "max_line_size": settings.max_header_bytes,

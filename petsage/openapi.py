@@ -27,6 +27,10 @@ DESCRIPTION: Final = "Backend services for the PetSage ecosystem."
 VERSION: Final = "1.0.0"
 """The API's version, which is not the package's."""
 
+GUARDED: Final = frozenset({"system.management", "system.metrics"})
+"""The core's features that are meant for operators: `Authorization: Bearer <management.token>`."""
+
+_BEARER: Final = "bearerAuth"
 _REF: Final = "#/components/schemas/"
 _PROBLEM: Final = "Problem"
 _PROBLEM_CONTENT: Final = {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"}}}
@@ -69,6 +73,13 @@ def build_document(features: Iterable[DocumentedFeature]) -> dict[str, Any]:
                     "description": "An error, as RFC 9457 describes it",
                     "headers": _HEADERS,
                     "content": _PROBLEM_CONTENT,
+                }
+            },
+            "securitySchemes": {
+                _BEARER: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "`[management].token`; without it these answer 404.",
                 }
             },
             "headers": {
@@ -174,6 +185,10 @@ class _FeaturePart:
         operation["tags"] = list(dict.fromkeys(route.tags)) or [self._feature.name]
         if route.deprecated:
             operation["deprecated"] = True
+        if self._feature.name in GUARDED:
+            # Reads may need none: `[management].open_reads`.
+            needs_none: list[dict[str, Any]] = [{}] if route.method == "GET" else []
+            operation["security"] = [{_BEARER: []}, *needs_none]
         parameters = self._parameters(compiled, path_names)
         if parameters:
             operation["parameters"] = parameters

@@ -22,6 +22,7 @@ from petsage.errors import StartError
 from petsage.health import PROCESS_STATE
 from petsage.logs.pipeline import Pipeline, installed_pipeline
 from petsage.logs.printed import PrintedLines
+from petsage.management import write_token
 from petsage.settings import ServerSettings, Settings
 from petsage.signals import StopSignals
 from petsage.sockets import is_loopback, refuse_new_connections, take_inherited_sockets, url_of
@@ -190,6 +191,7 @@ class _Process:
             # The parent's queue is not made shorter.
             await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
         self._note_address()
+        await write_token(self._app, self._address.partition(", ")[0])
         gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()

@@ -25,7 +25,8 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "petsage", "serve", "--port", "0", *arguments],
             cwd=folder,
-            env={**clean_environment(), **env},
+            # Not where servers of this user's own leave their tokens.
+            env={**clean_environment(), "XDG_RUNTIME_DIR": str(folder.parent), **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -105,7 +106,7 @@ def petsage(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, "-m", "petsage", *arguments],
             cwd=project,
-            env={**clean_environment(), **(env or {})},
+            env={**clean_environment(), "XDG_RUNTIME_DIR": str(project.parent), **(env or {})},
             input=stdin,
             capture_output=True,
             text=True,

@@ -14,6 +14,7 @@ ROWS = [
     "sources",
     "settings",
     "sockets",
+    "metrics",
     "logs",
     "health",
     "signature",
@@ -27,6 +28,7 @@ ROWS = [
     "",  # the package's root: the public names
     "answers",
     "watchdog",
+    "token_file",
     "management",
     "routing",
     "snapshot",
@@ -44,6 +46,7 @@ ROWS = [
     "server",
     "testing",
     "log_reader",
+    "logger_command",
     "cli",
     "__main__",
 ]
@@ -58,10 +61,11 @@ PACKAGES = {
         "sinks",
         "receipts",
         "pipeline",
+        "levels",
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", "health", ""],
+    "system": ["welcome", "docs", "guarded", "health", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 

@@ -12,7 +12,7 @@ from petsage.system.health import HEALTH_JSON, JSON, TEXT, choose_type
 from petsage.testing import Client
 from tests.documented import Answer, DocumentedClient
 
-TOKEN = "a token of enough characters"
+TOKEN = "a-token-of-enough-characters"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 FEATURE = """

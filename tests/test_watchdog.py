@@ -240,7 +240,7 @@ async def test_a_failure_of_its_own_does_not_end_the_watch(serve, lines, log_lin
 
 def test_a_process_that_was_stopped_blames_nobody(project, start_server):
     write_feature(project, "sleepy", BLOCKS.replace("LIFESPAN", "pass"))
-    token = "a token of enough characters"
+    token = "a-token-of-enough-characters"
     server = start_server(
         env={"PETSAGE_SERVER__STALL_MS": "300", "PETSAGE_MANAGEMENT__TOKEN": token}
     )
