@@ -223,8 +223,7 @@ class _Process:
         self._runner.close_after_answers()
         await self._pause(drain_s)
         if not self._inherited:
-            refuse_new_connections(self._runner.descriptors)
-        self._runner.close_idle()
+            self._refuse_new_connections()
         await self._pause(_ACCEPT_S)  # what has begun by now is accepted
         await self._runner.stop_listening()
         _log.info("PetSage takes no new connections")
@@ -236,6 +235,12 @@ class _Process:
             if self._hurry.is_set():
                 break
             await self._pause(_LOOK_S)
+
+    def _refuse_new_connections(self) -> None:
+        try:
+            refuse_new_connections(self._runner.descriptors)
+        except OSError as error:  # a sandbox may forbid it, and the stop has to go on
+            _log.warning("A connection that begins as the listener closes may be reset: %s", error)
 
     async def _pause(self, seconds: float) -> None:
         """Waits, unless there is a hurry."""

@@ -464,8 +464,10 @@ def test_readiness_ends_when_a_start_is_stopped(project):
 
     wait_for_message(process, "PetSage stops before it has started")
     with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
-        status, headers, body = asked(caller, READY)
+        verbose = b"GET /readyz?verbose HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        status, headers, body = asked(caller, verbose)
         assert (status, headers["connection"]) == (503, "close")
+        assert b"process" in body
         assert b"starting" not in body
     process.communicate(timeout=20)
     assert process.returncode == 0
