@@ -13,6 +13,12 @@ if _is_command:
 _collects = gc.isenabled() and not _is_command
 gc.disable()
 
+if _is_command:  # whoever merely uses the package has aiohttp as it is
+    from petsage.client_side import postpone_client
+
+    postpone_client()
+    del postpone_client
+
 from aiohttp.web import AppKey, Request, StreamResponse
 
 from petsage.errors import Problem
