@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from petsage.arguments import read_arguments
 from petsage.errors import Problem
 from petsage.response import JsonResponse
-from petsage.shapes import JsonType, UnusableType
+from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
 from petsage.signature import Flaw, Media, Reply, Returns, Signature, name_of
 from petsage.signature_reader import read_signature
 
@@ -20,30 +20,6 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 _BODILESS: Final = frozenset((204, 205, 304))
 
 Handler = Callable[..., Awaitable[Any]]
-
-
-class JsonAnswer:
-    """What becomes a JSON body.
-
-    Args:
-        kind: its type.
-    """
-
-    def __init__(self, kind: JsonType) -> None:
-        self.adapter: TypeAdapter[Any] = kind.adapter
-        self._validate = kind.adapter.validator.validate_python
-        self._serialize = kind.adapter.serializer.to_json
-
-    def to_json(self, value: Any) -> bytes:
-        """The body.
-
-        Raises:
-            ValidationError, PydanticSerializationError: the value is not of the type.
-        """
-        # The serializer alone takes None, and models of another class, for anything. Validation
-        # is cheap, since it does not look into models, and makes one of a dict.
-        value = self._validate(value, by_alias=True, by_name=True)
-        return self._serialize(value, warnings="error", by_alias=True)
 
 
 # What `answers` may say of a status: a model, several content types, a problem, or no body.
@@ -161,6 +137,7 @@ def compile_endpoint(
     *,
     method: str,
     path_names: tuple[str, ...],
+    types: AnswerTypes,
     status: int = 200,
     answers: Mapping[int, Any] | None = None,
 ) -> tuple[Endpoint | None, list[Flaw]]:
@@ -170,6 +147,7 @@ def compile_endpoint(
         handler: an `async def`.
         method: the HTTP method that it answers.
         path_names: the names in braces in its path.
+        types: those that the feature's other handlers answer with.
         status: the HTTP status of an ordinary answer.
         answers: the models of other statuses' bodies; `Problem` for a problem document, None
             for no body.
@@ -178,8 +156,8 @@ def compile_endpoint(
         return None, [_not_async(handler)]
     signature, flaws = read_signature(handler, method, path_names)
     returns = signature.returns or _unannotated(handler, signature, flaws)
-    answer = _compile_answer(handler, returns, flaws)
-    others = _compile_answers(handler, answers, flaws)
+    answer = _compile_answer(handler, returns, types, flaws)
+    others = _compile_answers(handler, answers, types, flaws)
     _find_wrong_status(handler, status, returns, flaws)
     if not returns.raw and any(isinstance(other, dict) for other in others.values()):
         problem = f"`answers` of `{name_of(handler)}` has a `Media`, and it makes no response"
@@ -224,11 +202,13 @@ def _unannotated(handler: Handler, signature: Signature, flaws: list[Flaw]) -> R
     return Returns(raw=True)
 
 
-def _compile_answer(handler: Handler, returns: Returns, flaws: list[Flaw]) -> JsonAnswer | None:
+def _compile_answer(
+    handler: Handler, returns: Returns, types: AnswerTypes, flaws: list[Flaw]
+) -> JsonAnswer | None:
     if returns.kind is None:
         return None
     try:
-        return JsonAnswer(JsonType(returns.kind, "serialization"))
+        return types.compile(returns.kind)
     except UnusableType as error:
         raised = isinstance(returns.kind, type) and issubclass(returns.kind, Exception)
         flaws.append(
@@ -243,7 +223,9 @@ def _compile_answer(handler: Handler, returns: Returns, flaws: list[Flaw]) -> Js
         return None
 
 
-def _compile_answers(handler: Handler, answers: Any, flaws: list[Flaw]) -> dict[int, Other]:
+def _compile_answers(
+    handler: Handler, answers: Any, types: AnswerTypes, flaws: list[Flaw]
+) -> dict[int, Other]:
     compiled: dict[int, Other] = {}
     name = name_of(handler)
     if not isinstance(answers or {}, Mapping):
@@ -261,7 +243,7 @@ def _compile_answers(handler: Handler, answers: Any, flaws: list[Flaw]) -> dict[
             compiled[status] = kind
         else:
             try:
-                compiled[status] = _compile_other(kind)
+                compiled[status] = _compile_other(kind, types)
             except UnusableType as error:
                 problem = f"`answers[{status}]` of `{name}`: {error}"
                 fix = "give a model, `Media`, `Problem` for a problem document, or None for no body"
@@ -269,21 +251,18 @@ def _compile_answers(handler: Handler, answers: Any, flaws: list[Flaw]) -> dict[
     return compiled
 
 
-def _compile_other(kind: Any) -> JsonAnswer | dict[str, JsonAnswer]:
+def _compile_other(kind: Any, types: AnswerTypes) -> JsonAnswer | dict[str, JsonAnswer]:
     """A model that `answers` names, or those of a `Media`.
 
     Raises:
         UnusableType: one of them is nothing that JSON can mean.
     """
     if not isinstance(kind, Media):
-        return JsonAnswer(JsonType(kind, "serialization"))
-    types: Any = kind.types
-    if not isinstance(types, Mapping):
+        return types.compile(kind)
+    models: Any = kind.types
+    if not isinstance(models, Mapping):
         raise UnusableType("`Media` takes models by content type")
-    return {
-        content_type: JsonAnswer(JsonType(each, "serialization"))
-        for content_type, each in kind.types.items()
-    }
+    return {each: types.compile(model) for each, model in models.items()}
 
 
 def _find_wrong_status(handler: Handler, status: Any, returns: Returns, flaws: list[Flaw]) -> None:

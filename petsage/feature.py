@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from petsage.endpoint import Endpoint, compile_endpoint
 from petsage.health import Check
 from petsage.path_template import PathTemplate, likely_names, parse_path
+from petsage.shapes import AnswerTypes
 from petsage.signature import Flaw, name_of
 
 SETTINGS: Final[web.AppKey[Any]] = web.AppKey("settings", object)
@@ -231,6 +232,7 @@ def compile_feature(
     middlewares = [each for each in feature.middlewares if callable(each)]
     compiled: list[CompiledRoute] = []
     taken: set[str] = set()
+    types = AnswerTypes()
     for routes in feature.routes:
         for route in routes.declared if isinstance(routes, Routes) else ():
             path = _route_path(mount, route)
@@ -240,6 +242,7 @@ def compile_feature(
                 path_names=path.names
                 if isinstance(path, PathTemplate)
                 else likely_names(route.path),
+                types=types,
                 status=route.status,
                 answers=route.answers,
             )

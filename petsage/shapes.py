@@ -1,4 +1,4 @@
-"""Types as JSON sees them: how one is validated, and whether it is a scalar, a list or more."""
+"""Types as JSON sees them: how one comes in and goes out, and whether it is a scalar or more."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -95,6 +95,50 @@ class JsonType:
 
     def _is_list(self, schema: Mapping[str, Any]) -> bool:
         return schema.get("type") == "array" and self._is_scalar(schema.get("items", {}))
+
+
+class JsonAnswer:
+    """What becomes a JSON body.
+
+    Args:
+        kind: its type.
+    """
+
+    def __init__(self, kind: JsonType) -> None:
+        self.adapter: TypeAdapter[Any] = kind.adapter
+        self._validate = kind.adapter.validator.validate_python
+        self._serialize = kind.adapter.serializer.to_json
+
+    def to_json(self, value: Any) -> bytes:
+        """The body.
+
+        Raises:
+            ValidationError, PydanticSerializationError: the value is not of the type.
+        """
+        # The serializer alone takes None, and models of another class, for anything. Validation
+        # is cheap, since it does not look into models, and makes one of a dict.
+        value = self._validate(value, by_alias=True, by_name=True)
+        return self._serialize(value, warnings="error", by_alias=True)
+
+
+class AnswerTypes:
+    """The types that one feature answers with, each compiled once however many routes name it."""
+
+    def __init__(self) -> None:
+        # By identity: what is merely equal may mean something else, `int | str` and `str | int`.
+        self._compiled: dict[int, tuple[Any, JsonAnswer]] = {}
+
+    def compile(self, annotation: Any) -> JsonAnswer:
+        """What goes out as `annotation`.
+
+        Raises:
+            UnusableType: as `JsonType`.
+        """
+        if id(annotation) not in self._compiled:
+            # The annotation is kept, and no other has its id meanwhile.
+            answer = JsonAnswer(JsonType(annotation, "serialization"))
+            self._compiled[id(annotation)] = annotation, answer
+        return self._compiled[id(annotation)][1]
 
 
 def _make_adapter(annotation: Any) -> TypeAdapter[Any]:
