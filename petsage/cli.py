@@ -16,7 +16,7 @@ import typer
 from petsage.errors import Finding, PetSageError, StartError
 from petsage.logger_command import loggers
 from petsage.settings import Settings, load_settings
-from petsage.signals import INTERRUPTED, end_as_usual
+from petsage.signals import INTERRUPTED, end_as_usual, is_command
 
 if TYPE_CHECKING:
     from petsage.candidate import Candidate
@@ -44,7 +44,8 @@ def petsage(context: typer.Context) -> None:
     """PetSage: a feature is a folder, and the health check tells the truth."""
     if context.invoked_subcommand != "serve":  # which does so when it serves
         end_as_usual()
-        gc.enable()
+        if is_command():
+            gc.enable()
 
 
 @app.command()

@@ -47,7 +47,8 @@ class _Postponed(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name == "__version__":  # which `aiohttp.http` wants
-            return version(_ROOT)
+            self.__version__ = version(_ROOT)
+            return self.__version__
         if importlib.util.find_spec(f"{_ROOT}.{name}") is not None:
             return importlib.import_module(f"{_ROOT}.{name}")
         self._run()

@@ -21,6 +21,19 @@ PLAIN_DEF = '''
 '''
 
 
+def test_a_command_collects_garbage(project, petsage) -> None:
+    source = """
+        import gc
+        from petsage import Feature, Routes
+
+        assert gc.isenabled()
+        feature = Feature(Routes())
+        """
+    write_feature(project, "collector", source)
+    ended = petsage("check")
+    assert ended.returncode == 0, ended.stdout
+
+
 def test_check_of_good_features_says_so_and_exits_0(project, petsage):
     write_feature(project, "hello", HELLO)
 

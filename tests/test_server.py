@@ -71,6 +71,28 @@ def test_a_request_in_flight_is_answered_before_the_stop(project, start_server):
     assert server.end()[0] == 0
 
 
+def test_garbage_is_collected_when_it_serves_and_what_it_started_with_is_not_looked_through(
+    project, start_server
+) -> None:
+    write_feature(
+        project,
+        "collector",
+        """
+        import gc
+        from petsage import Feature, Routes
+
+        routes = Routes()
+
+        @routes.get("/collector")
+        async def show_collector() -> list[bool]:
+            return [gc.isenabled(), gc.get_freeze_count() > 0]
+
+        feature = Feature(routes)
+        """,
+    )
+    assert start_server().get("/api/v1/collector") == (200, [True, True])
+
+
 def test_a_broken_feature_leaves_the_others_serving_and_is_named_at_the_start(
     project, start_server
 ):
