@@ -2,6 +2,12 @@
 
 import gc
 
+from petsage.signals import end_quietly, is_command
+
+if is_command():
+    end_quietly()
+del end_quietly, is_command
+
 # Importing makes hundreds of thousands of objects and no garbage; looking for some among them
 # takes a seventh of a start. It goes on as before when everything is imported.
 _collects = gc.isenabled()
@@ -14,7 +20,7 @@ from petsage.feature import SETTINGS, Feature, Routes
 from petsage.health import Check
 from petsage.logs.pipeline import prove
 from petsage.logs.receipts import Receipt, SinkReceipt
-from petsage.signature import Body, Cookie, FromApp, Header, Query, Reply
+from petsage.signature import Body, Cookie, FromApp, Header, Media, Query, Reply
 
 if _collects:
     gc.enable()
@@ -29,6 +35,7 @@ __all__ = [
     "Feature",
     "FromApp",
     "Header",
+    "Media",
     "Problem",
     "Query",
     "Receipt",

@@ -6,10 +6,13 @@ from typing import Any
 from aiohttp import web
 
 from petsage.catalog import CATALOG, Catalog
-from petsage.health import PROCESS_STATE, ProcessState
-from petsage.management import GUARD, Guard
+from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
+from petsage.management import GUARD, Guard, remove_token
+from petsage.metrics import REQUESTS, RequestMetrics
+from petsage.readiness import READINESS, Readiness
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
+from petsage.watchdog import WATCHDOG, Watchdog
 
 API_VERSION = "1.0.0"
 
@@ -19,6 +22,7 @@ def create_app(
     *,
     values: Mapping[web.AppKey[Any], Any] | None = None,
     only: str | None = None,
+    with_folders: bool = True,
 ) -> web.Application:
     """The application; its features start and stop with it.
 
@@ -26,19 +30,63 @@ def create_app(
         settings: all of them.
         values: what `FromApp` arguments get instead of what the applications have; for tests.
         only: serves this feature and those that it needs, and no others; for tests.
+        with_folders: whether the features in folders start with the application, too; where not,
+            they do with `start_folders`.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
-    catalog = Catalog(settings, system=SYSTEM_FEATURES, values=values, only=only)
+    app[REQUESTS] = requests = RequestMetrics()
+    catalog = Catalog(settings, system=SYSTEM_FEATURES, requests=requests, values=values, only=only)
     app[CATALOG] = catalog
     app[PROCESS_STATE] = state = ProcessState()
     app[GUARD] = Guard(settings.management, state)
+    app[CHECKS] = checks = CheckRunner()
+    required = settings.catalog.required if only is None else ()
+    app[READINESS] = Readiness(app, state, catalog, checks, required=required, logs=settings.logs)
+    app[WATCHDOG] = Watchdog(settings.server.stall_ms / 1000)
     app.router.register_resource(catalog.resource)
-    app.cleanup_ctx.append(_features)
+    features = _all_features if with_folders else _core_features
+    app.cleanup_ctx.extend((_watch, features, _checks))
+    app.on_cleanup.append(remove_token)
     return app
 
 
-async def _features(app: web.Application) -> AsyncIterator[None]:
+async def start_folders(app: web.Application) -> None:
+    """Loads and starts the features in folders; the process is ready then, unless it stops.
+
+    Raises:
+        StartError: a required feature does not serve, or a folder cannot be read.
+    """
+    await app[CATALOG].start_folders(app)
+    state = app[PROCESS_STATE]
+    if state.phase == "starting":
+        state.phase = "ready"
+
+
+async def _watch(app: web.Application) -> AsyncIterator[None]:
+    """Watches the event loop before any feature starts, and until all have stopped."""
+    app[WATCHDOG].start()
+    yield
+    # Once more: where the start failed, checks may have been asked, and `_checks` never began.
+    await app[CHECKS].stop()
+    app[WATCHDOG].stop()
+
+
+async def _checks(app: web.Application) -> AsyncIterator[None]:
+    """Ends what runs of the checks before the features that they ask."""
+    yield
+    await app[CHECKS].stop()
+
+
+async def _all_features(app: web.Application) -> AsyncIterator[None]:
     await app[CATALOG].start(app)
     app[PROCESS_STATE].phase = "ready"
     yield
     await app[CATALOG].stop()
+
+
+async def _core_features(app: web.Application) -> AsyncIterator[None]:
+    try:
+        await app[CATALOG].start_core(app)
+        yield
+    finally:
+        await app[CATALOG].stop()

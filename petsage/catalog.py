@@ -1,4 +1,7 @@
-"""The features being served: their states, their start and stop, and the table of their routes."""
+"""The features being served: their states, their start and stop, and the table of their routes.
+
+Longer than 300 lines: what holds the features answers what is asked about them, too.
+"""
 
 import asyncio
 import logging
@@ -13,8 +16,10 @@ from petsage.candidate import Candidate
 from petsage.errors import Finding, StartError, did_you_mean
 from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
+from petsage.health import Check
 from petsage.lifespan import RunningApp
-from petsage.loader import find_folders, load_features, unload
+from petsage.loader import find_folders, load_core, load_features, unload
+from petsage.metrics import RequestMetrics
 from petsage.ordering import find_failed_need
 from petsage.routing import Mounted, RouteTable, TableResource
 from petsage.settings import Settings
@@ -55,6 +60,7 @@ class Catalog:
     Args:
         settings: which folders, what is disabled or required, each feature's own settings.
         system: the core's own features, by name.
+        requests: where requests in hand are counted.
         values: what `FromApp` arguments get instead of what the applications have. A key counts
             as the one of the same name: a test's import of a feature makes keys of its own.
         only: serves this feature and those that it needs, and no others; what the settings say
@@ -66,10 +72,11 @@ class Catalog:
         settings: Settings,
         *,
         system: Mapping[str, Feature],
+        requests: RequestMetrics,
         values: Mapping[web.AppKey[Any], Any] | None = None,
         only: str | None = None,
     ) -> None:
-        self.resource = TableResource()
+        self.resource = TableResource(requests)
         self._settings = settings
         self._system = dict(system)
         self._values = {repr(key): value for key, value in (values or {}).items()}
@@ -83,14 +90,39 @@ class Catalog:
         """The routes being served."""
         return self.resource.table
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The features that have to serve, as the settings name them."""
+        return frozenset(self._settings.catalog.required)
+
     def entries(self) -> list[Entry]:
         """Every feature: those that serve, those set aside with their reasons, those disabled."""
         entries = [entry_of(candidate) for candidate in self._candidates]
         disabled = [Entry(name, None, "disabled", (), (), system=False) for name in self._disabled]
         return entries + disabled
 
+    def checks(self) -> list[tuple[str, Check, web.Application]]:
+        """Each check of what serves, with its feature's name and application; not to be kept."""
+        return [
+            (each.name, check, self._running[each.name].app)
+            for each in self._candidates
+            if each.name in self._running and each.feature is not None and not each.errors
+            for check in each.feature.checks
+        ]
+
+    def why_absent(self, name: str) -> str | None:
+        """Why a feature does not serve; None where it does."""
+        if name in self._running:
+            return None
+        if not self._candidates:
+            return "no feature is loaded yet"
+        entry = next((each for each in self.entries() if each.name == name), None)
+        if entry is None:
+            return "there is no such feature"
+        return entry.why or ("disabled" if entry.state == "disabled" else "it does not run")
+
     async def start(self, core: web.Application) -> None:
-        """Loads every feature and starts those that can be; the others are set aside and logged.
+        """Starts the core's own features, then those in folders; nothing runs where that fails.
 
         Args:
             core: the root application; `FromApp` looks there last.
@@ -99,6 +131,30 @@ class Catalog:
             StartError: a feature in `[catalog].required` does not serve, or a folder of
                 features cannot be read.
         """
+        try:
+            await self.start_core(core)
+            await self.start_folders(core)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def start_core(self, core: web.Application) -> None:
+        """Starts the core's own features and serves them; other paths are told to come again."""
+        self._candidates = await asyncio.to_thread(load_core, self._system)
+        for candidate in self._candidates:
+            await self._start(candidate, core)
+        self.resource.is_starting = True
+        self.resource.table = self._table()
+
+    async def start_folders(self, core: web.Application) -> None:
+        """Loads the features in folders and starts those that can be, then serves all of them.
+
+        The others are set aside and logged. What has been started when this fails runs on until
+        `stop`: the core's own features are still asked.
+
+        Raises:
+            StartError: as `start`.
+        """
         catalog = self._settings.catalog
         await asyncio.to_thread(self._compare_settings)
         self._candidates = await asyncio.to_thread(
@@ -106,18 +162,16 @@ class Catalog:
             catalog.folders,
             settings=self._settings.features,
             disabled=catalog.disabled,
-            system=self._system,
+            core=self._candidates,
             only=self._only,
         )
-        try:
-            for candidate in self._candidates:
+        for candidate in self._candidates:
+            if candidate.folder is not None:
                 await self._start(candidate, core)
-            if self._only is None:
-                self._require(catalog.required)
-        except BaseException:
-            await self.stop()
-            raise
+        if self._only is None:
+            self._require(catalog.required)
         self.resource.table = self._table()
+        self.resource.is_starting = False
 
     async def stop(self) -> None:
         """Serves nothing any more, and ends each feature's lifespan, the last started first."""

@@ -1,4 +1,4 @@
-"""The command line: `petsage serve · check · features · openapi · logs`."""
+"""The command line: `petsage serve · check · features · openapi · logs · loggers`."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from petsage.errors import PetSageError, StartError
+from petsage.logger_command import loggers
 from petsage.settings import load_settings
+from petsage.signals import INTERRUPTED, end_as_usual
 from petsage.terminal import (
     counted,
     give_up_output,
@@ -46,8 +48,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 
 
 @app.callback()
-def petsage() -> None:
+def petsage(context: typer.Context) -> None:
     """PetSage: a feature is a folder, and the health check tells the truth."""
+    if context.invoked_subcommand != "serve":
+        end_as_usual()
 
 
 @app.command()
@@ -218,6 +222,9 @@ def logs(
             raise typer.Exit(SearchError.exit_code) from None
 
 
+app.command()(loggers)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command, and ends the process with its exit code.
 
@@ -235,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_error(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
-        code = 130  # as a shell counts it: 128 and SIGINT's number
+        code = INTERRUPTED
     except OSError as error:
         if not is_of_output(error):
             raise

@@ -12,7 +12,7 @@ from petsage.arguments import read_arguments
 from petsage.errors import Problem
 from petsage.response import JsonResponse
 from petsage.shapes import JsonType, UnusableType
-from petsage.signature import Flaw, Reply, Returns, Signature, name_of
+from petsage.signature import Flaw, Media, Reply, Returns, Signature, name_of
 from petsage.signature_reader import read_signature
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -46,6 +46,10 @@ class JsonAnswer:
         return self._serialize(value, warnings="error", by_alias=True)
 
 
+# What `answers` may say of a status: a model, several content types, a problem, or no body.
+Other = JsonAnswer | dict[str, JsonAnswer] | type[Problem] | None
+
+
 class Endpoint:
     """A handler that can be called with a request.
 
@@ -56,6 +60,7 @@ class Endpoint:
         answer: the JSON it answers with, None where it has none.
         answers: that of other statuses.
         problems: the statuses that its developer says it raises problems with.
+        media: what its own responses of a status hold, by content type.
         bare: the statuses that its developer says it answers without a body.
         empty_status: the status where it returns None; None where it never does.
         raw: whether it may answer with a response of its own making.
@@ -70,7 +75,7 @@ class Endpoint:
         *,
         status: int,
         answer: JsonAnswer | None,
-        others: Mapping[int, JsonAnswer | type[Problem] | None],
+        others: Mapping[int, Other],
     ) -> None:
         self.handler = handler
         self.name = name_of(handler)
@@ -78,6 +83,7 @@ class Endpoint:
         self.status = status
         self.answer = answer
         self.answers = {key: each for key, each in others.items() if isinstance(each, JsonAnswer)}
+        self.media = {key: each for key, each in others.items() if isinstance(each, dict)}
         self.problems = frozenset(key for key, each in others.items() if each is Problem)
         self.bare = frozenset(key for key, each in others.items() if each is None)
         self.empty_status: int | None = None
@@ -174,6 +180,9 @@ def compile_endpoint(
     answer = _compile_answer(handler, returns, flaws)
     others = _compile_answers(handler, answers, flaws)
     _find_wrong_status(handler, status, returns, flaws)
+    if not returns.raw and any(isinstance(other, dict) for other in others.values()):
+        problem = f"`answers` of `{name_of(handler)}` has a `Media`, and it makes no response"
+        flaws.append(Flaw("bad-answer", problem, "return a `web.Response`, or give a model"))
     if flaws:
         return None, flaws
     return Endpoint(handler, signature, returns, status=status, answer=answer, others=others), []
@@ -233,10 +242,8 @@ def _compile_answer(handler: Handler, returns: Returns, flaws: list[Flaw]) -> Js
         return None
 
 
-def _compile_answers(
-    handler: Handler, answers: Any, flaws: list[Flaw]
-) -> dict[int, JsonAnswer | type[Problem] | None]:
-    compiled: dict[int, JsonAnswer | type[Problem] | None] = {}
+def _compile_answers(handler: Handler, answers: Any, flaws: list[Flaw]) -> dict[int, Other]:
+    compiled: dict[int, Other] = {}
     name = name_of(handler)
     if not isinstance(answers or {}, Mapping):
         problem = f"`answers` of `{name}` is {answers!r:.80}"
@@ -253,12 +260,29 @@ def _compile_answers(
             compiled[status] = kind
         else:
             try:
-                compiled[status] = JsonAnswer(JsonType(kind, "serialization"))
+                compiled[status] = _compile_other(kind)
             except UnusableType as error:
                 problem = f"`answers[{status}]` of `{name}`: {error}"
-                fix = "give a model, `Problem` for a problem document, or None for no body"
+                fix = "give a model, `Media`, `Problem` for a problem document, or None for no body"
                 flaws.append(Flaw("bad-answer", problem, fix))
     return compiled
+
+
+def _compile_other(kind: Any) -> JsonAnswer | dict[str, JsonAnswer]:
+    """A model that `answers` names, or those of a `Media`.
+
+    Raises:
+        UnusableType: one of them is nothing that JSON can mean.
+    """
+    if not isinstance(kind, Media):
+        return JsonAnswer(JsonType(kind, "serialization"))
+    types: Any = kind.types
+    if not isinstance(types, Mapping):
+        raise UnusableType("`Media` takes models by content type")
+    return {
+        content_type: JsonAnswer(JsonType(each, "serialization"))
+        for content_type, each in kind.types.items()
+    }
 
 
 def _find_wrong_status(handler: Handler, status: Any, returns: Returns, flaws: list[Flaw]) -> None:

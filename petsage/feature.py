@@ -29,6 +29,8 @@ from petsage.signature import Flaw, name_of
 SETTINGS: Final[web.AppKey[Any]] = web.AppKey("settings", object)
 """A feature's own settings in its application: an instance of its `settings` model."""
 
+_CHECK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
 Lifespan = Callable[[web.Application], AsyncIterator[None]]
 Run = Callable[[web.Request], Awaitable[web.StreamResponse]]
 H = TypeVar("H", bound=Callable[..., Any])
@@ -381,6 +383,9 @@ def _wrong_checks(checks: Iterable[Any]) -> Iterator[tuple[Any, str]]:
         name: Any = check.name
         if not isinstance(name, str) or not name or name in names:
             yield check, "give each a name of its own"
+        elif not _CHECK_NAME.fullmatch(name):
+            # It stands in URLs, in lists with commas, and on a line of its own.
+            yield check, "name it with letters, digits, `_`, `-` and `.` alone"
         names.append(name)
         limit: Any = check.timeout_s
         if not isinstance(limit, int | float) or not limit > 0:

@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -29,12 +30,17 @@ _log = logging.getLogger(__name__)
 _IGNORED: Final = re.compile(r"[._].*", re.DOTALL)
 
 
+def load_core(system: Mapping[str, Feature]) -> list[Candidate]:
+    """The core's own features, by name, checked and put in the order of their needs."""
+    return put_in_order(starmap(_from_feature, system.items()), disabled=())
+
+
 def load_features(
     folders: Sequence[Path],
     *,
     settings: Mapping[str, Mapping[str, Any]],
     disabled: Iterable[str] = (),
-    system: Mapping[str, Feature] | None = None,
+    core: Sequence[Candidate] = (),
     only: str | None = None,
 ) -> list[Candidate]:
     """Every feature found, checked, imported and put in the order of their needs.
@@ -43,7 +49,7 @@ def load_features(
         folders: the folders whose packages are features.
         settings: each feature's own settings, by its name.
         disabled: features that are left out; what needs one is told so.
-        system: the core's own features, by name; they come first.
+        core: what `load_core` made of the core's own features; they come first.
         only: loads this feature and those that it needs, and no others.
 
     Returns:
@@ -53,7 +59,6 @@ def load_features(
         StartError: one of the folders cannot be read.
     """
     left_out = frozenset(disabled)
-    core = [_from_feature(name, feature) for name, feature in (system or {}).items()]
     found: dict[str, Candidate] = {}
     others = []
     for path in find_folders(folders):

@@ -1,25 +1,31 @@
 """Who may look inside and change things: reads on loopback, everything with the token."""
 
+import asyncio
 import hmac
+import logging
+import secrets
 from ipaddress import ip_address
+from os import environ as process_environment
 from typing import Final
 
 from aiohttp import hdrs, web
-from multidict import istr
 from yarl import URL
 
 from petsage.errors import Problem
 from petsage.health import ProcessState
 from petsage.settings import ManagementSettings
+from petsage.token_file import TokenFile, TokenFileError, write_token_file
 
-# A request with one of these was passed on by a proxy, and may come from anywhere.
-_FORWARDING: Final = tuple(
-    map(
-        istr,
-        (
-            *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"),
-            *("X-Forwarded-Server", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP"),
-        ),
+_log = logging.getLogger(__name__)
+
+# A request with one of these was passed on by a proxy, and may come from anywhere. Whatever
+# begins with `X-Forwarded` counts, too.
+_FORWARDING: Final = frozenset(
+    (
+        *("cf-connecting-ip", "client-ip", "fastly-client-ip", "fly-client-ip", "forwarded"),
+        *("forwarded-for", "proxy-connection", "true-client-ip", "via", "x-client-ip"),
+        *("x-cluster-client-ip", "x-envoy-external-address", "x-original-forwarded-for"),
+        *("x-original-host", "x-original-url", "x-proxyuser-ip", "x-real-ip", "x-rewrite-url"),
     )
 )
 
@@ -30,31 +36,44 @@ class Guard:
     Args:
         settings: the token, and whether reads are open on loopback.
         state: whether loopback alone is listened on.
+
+    Attributes:
+        wants_token: whether the settings leave the token to be made at start; until it is made,
+            nobody bears it.
+        file: the file that tells the token which was made, None where there is none.
     """
 
     def __init__(self, settings: ManagementSettings, state: ProcessState) -> None:
         self._open_reads = settings.open_reads == "loopback"
         self._state = state
-        self.token = settings.token
+        self._token: bytes | None = None
+        self.file: TokenFile | None = None
+        self.wants_token = settings.token is None
+        if settings.token is not None:
+            self.take(settings.token)
+
+    def take(self, token: str) -> None:
+        """Makes `token` the one that changes need."""
+        self._token = token.encode()
+        self.wants_token = False
 
     def may_read(self, request: web.BaseRequest) -> bool:
         """Whether a request may see the inside."""
         return self.may_change(request) or (
             self._open_reads
             and self._state.loopback_only
-            and not any(name in request.headers for name in _FORWARDING)
+            and not any(map(_tells_of_a_proxy, request.headers))
             and _names_this_machine(request)
         )
 
     def may_change(self, request: web.BaseRequest) -> bool:
         """Whether a request bears the token."""
-        if self.token is None:
-            return False
-        scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        given = request.headers.getall(hdrs.AUTHORIZATION, ())
+        if self._token is None or len(given) != 1:
+            return False  # of two, a proxy before us may have looked at the other
+        scheme, _, token = given[0].partition(" ")
         # In constant time: how long a comparison takes must not tell how much of it was right.
-        right = hmac.compare_digest(
-            given.strip().encode(errors="surrogateescape"), self.token.encode()
-        )
+        right = hmac.compare_digest(token.strip(" ").encode(errors="surrogateescape"), self._token)
         return right and scheme.lower() == "bearer"
 
     def require_reader(self, request: web.BaseRequest) -> None:
@@ -80,17 +99,27 @@ def _nothing_here() -> Problem:
     return Problem(404, "There is nothing at this path")
 
 
+def _tells_of_a_proxy(name: str) -> bool:
+    name = name.lower()
+    return name in _FORWARDING or name.startswith("x-forwarded")
+
+
 def _names_this_machine(request: web.BaseRequest) -> bool:
     """Whether `Host` is a name of loopback, or absent.
 
     Another name may be a stranger's that was made to point here, for a browser on this machine to
     read with a page's own rights (DNS rebinding).
     """
-    named = request.headers.get(hdrs.HOST)
-    if named is None:
-        return True
+    named = request.headers.getall(hdrs.HOST, ())
+    if not named:
+        return True  # no browser leaves it out
+    # A request for `http://name/path` means that name, whatever its `Host` says (RFC 9112, 3.2.2).
+    return all(map(_is_loopback, (*named, request.host)))
+
+
+def _is_loopback(authority: str) -> bool:
     try:
-        host = URL.build(scheme="http", authority=named).host or ""
+        host = URL.build(scheme="http", authority=authority).host or ""
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
@@ -98,3 +127,40 @@ def _names_this_machine(request: web.BaseRequest) -> bool:
 
 GUARD: Final = web.AppKey("guard", Guard)
 """The guard in the root application."""
+
+
+async def write_token(app: web.Application, address: str) -> None:
+    """Makes the token where the settings have none, and writes its file; call it once it listens.
+
+    Where it cannot be written, a warning says so, and changes stay closed: nobody could know it.
+
+    Args:
+        app: the root application.
+        address: what is listened on, as a URL; the file is named by its port.
+    """
+    guard, port = app[GUARD], URL(address).port
+    if not guard.wants_token or port is None:
+        return
+    token = secrets.token_urlsafe(32)
+    try:
+        guard.file = await asyncio.to_thread(write_token_file, port, token, process_environment)
+    except TokenFileError as error:
+        _log.warning(
+            "Nothing can be changed through /loggers: the management token has no file to be "
+            "written to (%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder of "
+            "this user's own",
+            error,
+        )
+        return
+    guard.take(token)
+
+
+async def remove_token(app: web.Application) -> None:
+    """Removes what `write_token` wrote: a receiver of the application's `on_cleanup`."""
+    file = app[GUARD].file
+    if file is None:
+        return
+    try:
+        await asyncio.to_thread(file.remove)
+    except OSError as error:
+        _log.warning("%s cannot be removed: %s; fix: delete it", file.path, error)

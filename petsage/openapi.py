@@ -27,6 +27,10 @@ DESCRIPTION: Final = "Backend services for the PetSage ecosystem."
 VERSION: Final = "1.0.0"
 """The API's version, which is not the package's."""
 
+GUARDED: Final = frozenset({"system.management", "system.metrics"})
+"""The core's features that are meant for operators: `Authorization: Bearer <management.token>`."""
+
+_BEARER: Final = "bearerAuth"
 _REF: Final = "#/components/schemas/"
 _PROBLEM: Final = "Problem"
 _PROBLEM_CONTENT: Final = {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"}}}
@@ -69,6 +73,13 @@ def build_document(features: Iterable[DocumentedFeature]) -> dict[str, Any]:
                     "description": "An error, as RFC 9457 describes it",
                     "headers": _HEADERS,
                     "content": _PROBLEM_CONTENT,
+                }
+            },
+            "securitySchemes": {
+                _BEARER: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "`[management].token`; without it these answer 404.",
                 }
             },
             "headers": {
@@ -144,6 +155,11 @@ class _FeaturePart:
                 (f"{key}#={status}", "serialization", answer.adapter)
                 for status, answer in endpoint.answers.items()
             ]
+            inputs += [
+                (f"{key}#={status} {content_type}", "serialization", answer.adapter)
+                for status, answers in endpoint.media.items()
+                for content_type, answer in answers.items()
+            ]
         self._feature = feature
         by_key, definitions = TypeAdapter.json_schemas(
             inputs,
@@ -169,6 +185,10 @@ class _FeaturePart:
         operation["tags"] = list(dict.fromkeys(route.tags)) or [self._feature.name]
         if route.deprecated:
             operation["deprecated"] = True
+        if self._feature.name in GUARDED:
+            # Reads may need none: `[management].open_reads`.
+            needs_none: list[dict[str, Any]] = [{}] if route.method == "GET" else []
+            operation["security"] = [{_BEARER: []}, *needs_none]
         parameters = self._parameters(compiled, path_names)
         if parameters:
             operation["parameters"] = parameters
@@ -254,6 +274,13 @@ class _FeaturePart:
             responses.pop(str(status), None)
             schema = self._by_key[f"{key}#={status}", "serialization"]
             _add(responses, status, _phrase(status), {JSON: {"schema": schema}})
+        for status, answers in endpoint.media.items():
+            responses.pop(str(status), None)
+            content = {
+                each: {"schema": self._by_key[f"{key}#={status} {each}", "serialization"]}
+                for each in answers
+            }
+            _add(responses, status, _phrase(status), content)
         for status in sorted(endpoint.bare):
             _add(responses, status, _phrase(status))
         for status in sorted(endpoint.problems):

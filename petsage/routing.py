@@ -28,6 +28,7 @@ from yarl import URL
 from petsage.answers import begin, fail, http_exception_response, must_pass, problem_response
 from petsage.errors import Problem
 from petsage.feature import CompiledRoute, Run
+from petsage.metrics import RequestMetrics, active_name
 from petsage.openapi import DocumentedFeature
 from petsage.response import JsonResponse
 
@@ -192,7 +193,8 @@ def allowed_methods(routes: dict[str, Mounted]) -> str:
 class RequestMatch(UrlMappingMatchInfo):
     """What a request leads to; aiohttp asks it for the handler and the applications."""
 
-    __slots__ = ("feature", "run", "template")
+    __slots__ = ("active", "feature", "run", "template")
+    active: dict[str, int]  # given by `TableResource`: what counts it while it is in hand
 
     def __init__(
         self,
@@ -222,11 +224,17 @@ class TableResource(MatchedSubAppResource):
     looked for the path and for each of its parents: 9 ms for 8,000 slashes, in square of their
     number, and never at all where the path is empty (`CONNECT`, `GET http://host`). Nothing else
     is inherited: there is no sub-application.
+
+    Args:
+        requests: where requests in hand are counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, requests: RequestMetrics) -> None:
         AbstractResource.__init__(self)
         self.table = RouteTable()
+        self.is_starting = False
+        """Whether the table is yet to hold most of what it will: then nothing is said not to be."""
+        self._active = requests.active
 
     @property
     def canonical(self) -> str:
@@ -235,23 +243,30 @@ class TableResource(MatchedSubAppResource):
 
     async def resolve(self, request: web.Request) -> tuple[RequestMatch, set[str]]:
         """What the request leads to; a path that is not there leads to a 404 of ours."""
+        found = self._find(request)
+        found.active = self._active
+        return found, set()
+
+    def _find(self, request: web.Request) -> RequestMatch:
         table = self.table
         method = request.method
         path = request.rel_url.raw_path
         try:
             match = table.find(path)
         except Problem as problem:
-            return RequestMatch({}, _raiser(problem)), set()
+            return RequestMatch({}, _raiser(problem))
         if match is None:
-            return _unmatched(table, method, path), set()
+            if self.is_starting:
+                return RequestMatch({}, _raiser(_not_yet()))
+            return _unmatched(table, method, path)
         mounted = match.routes.get(method)
         if mounted is None and method == "HEAD":
             mounted = match.routes.get("GET")
         if mounted is None:
-            return _wrong_method(match, method), set()
+            return _wrong_method(match, method)
         compiled = mounted.compiled
         values = dict(zip(compiled.path.names, match.values, strict=True))
-        return RequestMatch(values, compiled.run, mounted), set()
+        return RequestMatch(values, compiled.run, mounted)
 
     def url_for(self, *_: str, **__: str) -> NoReturn:
         """Refuses: routes have no names here."""
@@ -282,6 +297,8 @@ async def serve(request: web.Request) -> web.StreamResponse:
     assert isinstance(match, RequestMatch)  # noqa: S101 - for mypy: `resolve` makes no other
     context = begin(request)
     context.feature, context.route = match.feature, match.template
+    active, method = match.active, active_name(request.method)
+    active[method] += 1
     try:
         answer = await match.run(request)
         if answer.__class__ is not JsonResponse:
@@ -300,6 +317,8 @@ async def serve(request: web.Request) -> web.StreamResponse:
                 request.protocol.log_access(request, web.Response(status=503), 0.0)
             raise
         return fail(request, error)
+    finally:
+        active[method] -= 1
     if context.answer is not None and context.answer is not answer:
         return fail(request, RuntimeError("the handler began one answer and returned another"))
     return answer
@@ -323,6 +342,10 @@ def _raiser(problem: Problem) -> Run:
         raise problem
 
     return answer
+
+
+def _not_yet() -> Problem:
+    return Problem(503, "PetSage is starting", headers={"Retry-After": "1"})
 
 
 def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:

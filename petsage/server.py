@@ -6,7 +6,7 @@ import errno
 import gc
 import logging
 import os
-import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,18 +15,25 @@ from typing import Final
 
 from aiohttp import web
 
-from petsage.app import create_app
+from petsage.app import create_app, start_folders
 from petsage.catalog import CATALOG, Entry
 from petsage.connection import Runner
 from petsage.errors import StartError
+from petsage.health import PROCESS_STATE
 from petsage.logs.pipeline import Pipeline, installed_pipeline
 from petsage.logs.printed import PrintedLines
-from petsage.settings import Settings
+from petsage.management import write_token
+from petsage.settings import ServerSettings, Settings
+from petsage.signals import StopSignals
+from petsage.sockets import is_loopback, refuse_new_connections, take_inherited_sockets, url_of
 
 _log = logging.getLogger(__name__)
 
 # What a feature left running may take this long to end, once everything else has stopped.
 _END_TIMEOUT_S: Final = 5.0
+# A connection that a client sees as made may be on its way through the kernel for this long.
+_ACCEPT_S: Final = 0.05
+_LOOK_S: Final = 0.02
 
 
 def run_server(
@@ -34,15 +41,18 @@ def run_server(
 ) -> None:
     """Serves until SIGINT or SIGTERM, then stops cleanly; the process is to end after it.
 
-    A second signal ends the process at once, and so does what still runs 5 s after the stop.
+    A second signal hurries the stop: nothing is waited for any more. A third ends the process at
+    once, and so does what still runs 5 s after the stop; the exit code is 1 then.
 
     Args:
         settings: all of them.
-        announce: called once, when the server listens, with its address and the features.
+        announce: called once, when every feature has been looked at, with the server's address
+            and the features.
 
     Raises:
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
+    signals = StopSignals(_end_now)
     gc.disable()  # until it serves: what is made to start with stays
     pipeline = Pipeline(settings.logs, version=version("petsage"))
     pipeline.install()
@@ -51,7 +61,7 @@ def run_server(
             contextlib.redirect_stdout(PrintedLines()),
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
-            runner.run(_serve(settings, announce))
+            runner.run(_Process(settings, signals).serve(announce))
     finally:
         pipeline.uninstall()
 
@@ -90,72 +100,156 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, announce: Callable[[str, list[Entry]], None] | None) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+class _Process:
+    """One run of the server, from its start to its end.
 
-    def take_signal() -> None:
-        if stop.is_set():
-            _end_now()  # asked twice
-        stop.set()
+    Args:
+        settings: all of them.
+        signals: what tells it to stop.
+    """
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, take_signal)
-    app = create_app(settings)
-    runner = Runner(app, settings.server)
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    starting = asyncio.create_task(_start(runner, settings, announce), name="start")
-    try:
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            _log.info("PetSage stops before it has started")
+    def __init__(self, settings: Settings, signals: StopSignals) -> None:
+        self._settings = settings
+        self._signals = signals
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._app = create_app(settings, with_folders=False)
+        self._runner = Runner(self._app, settings.server)
+        self._inherited: list[socket.socket] = []
+        self._address = ""
+
+    async def serve(self, announce: Callable[[str, list[Entry]], None] | None) -> None:
+        """Starts, serves until it is told to stop, and stops.
+
+        Raises:
+            StartError: it cannot start.
+        """
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(self._heed)
+
+        self._signals.listen(tell)
+        starting = asyncio.create_task(self._start(announce), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        drain_s = 0.0
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                await stopping
+                # At a terminal nobody balances load, and somebody waits.
+                drain_s = self._settings.server.drain_s if self._signals.is_for_service else 0.0
+                _log.info(
+                    "PetSage stops: it takes requests for %g s more, and ends those in flight",
+                    drain_s,
+                )
+            else:
+                _log.info("PetSage stops before it has started")
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starting
+        except StartError as error:
+            _log.error("PetSage does not start: %s", error)
+            raise
+        finally:
+            stopping.cancel()
+            await self._end_requests(drain_s)
+            await self._runner.cut()
+            for each in self._inherited:
+                each.close()  # our descriptor of it; the parent's stays open
+            self._signals.listen(None)
+            _log.info("PetSage has stopped")
             _end_within(_END_TIMEOUT_S)
-            starting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await starting
-            await stopping
-            _log.info("PetSage stops: it takes no new connections and ends its requests")
-    except StartError as error:
-        _log.error("PetSage does not start: %s", error)
-        raise
-    finally:
-        stopping.cancel()
-        await runner.cleanup()
-        _log.info("PetSage has stopped")
-        _end_within(_END_TIMEOUT_S)
+
+    def _heed(self) -> None:
+        """Does what the signals so far ask for."""
+        self._app[PROCESS_STATE].phase = "draining"
+        self._runner.close_after_answers()
+        self._stop.set()
+        if self._signals.count > 1:
+            self._hurry.set()
+
+    async def _start(self, announce: Callable[[str, list[Entry]], None] | None) -> None:
+        """Starts the core's own features, listens, starts all others, then says so.
+
+        Sockets that are handed over are listened on already. They are served only when everything
+        is there: until then the server that this one takes over from answers, or the queue holds.
+
+        Raises:
+            StartError: what is handed over cannot be used, the address cannot be had, or a
+                required feature does not serve.
+        """
+        self._inherited = take_inherited_sockets(os.environ)
+        await self._runner.setup()
+        if not self._inherited:
+            await _bind(self._runner, self._settings.server)
+            self._note_address()
+            _log.info("PetSage listens on %s, and loads its features", self._address)
+        await start_folders(self._app)
+        for each in self._inherited:
+            # The parent's queue is not made shorter.
+            await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
+        self._note_address()
+        await write_token(self._app, self._address.partition(", ")[0])
+        gc.freeze()  # what stays is looked through no more
+        gc.enable()
+        entries = self._app[CATALOG].entries()
+        _log.info(
+            "PetSage serves on %s",
+            self._address,
+            extra={
+                "features_serving": [each.name for each in entries if each.state == "serving"],
+                "features_set_aside": [each.name for each in entries if each.state == "failed"],
+            },
+        )
+        if announce is not None:
+            announce(self._address, entries)
+
+    def _note_address(self) -> None:
+        addresses = self._runner.addresses
+        self._app[PROCESS_STATE].loopback_only = is_loopback(addresses)
+        self._address = ", ".join(map(url_of, addresses))
+
+    async def _end_requests(self, drain_s: float) -> None:
+        """Serves for a while, listens no more, and waits for the requests in flight.
+
+        Every answer says that its connection closes, from the first moment on; idle connections
+        are closed at the end of `drain_s`, and no request that has begun to come is lost.
+        """
+        if not self._runner.sites:
+            return
+        self._app[PROCESS_STATE].phase = "draining"
+        self._runner.close_after_answers()
+        await self._pause(drain_s)
+        if not self._inherited:
+            refuse_new_connections(self._runner.descriptors)
+        self._runner.close_idle()
+        await self._pause(_ACCEPT_S)  # what has begun by now is accepted
+        await self._runner.stop_listening()
+        _log.info("PetSage takes no new connections")
+        loop = asyncio.get_running_loop()
+        settled = loop.time() + _ACCEPT_S
+        end = loop.time() + self._settings.server.shutdown_s
+        while (self._runner.close_idle() or loop.time() < settled) and loop.time() < end:
+            if self._hurry.is_set():
+                break
+            await self._pause(_LOOK_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, unless there is a hurry."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds)
 
 
-async def _start(
-    runner: Runner, settings: Settings, announce: Callable[[str, list[Entry]], None] | None
-) -> None:
-    """Starts the features, then listens, then says so."""
-    await runner.setup()
-    address = await _listen(runner, settings)
-    gc.freeze()  # what stays is looked through no more
-    gc.enable()
-    entries = runner.app[CATALOG].entries()
-    _log.info(
-        "PetSage serves on %s",
-        address,
-        extra={
-            "features_serving": [each.name for each in entries if each.state == "serving"],
-            "features_set_aside": [each.name for each in entries if each.state == "failed"],
-        },
-    )
-    if announce is not None:
-        announce(address, entries)
-
-
-async def _listen(runner: Runner, settings: Settings) -> str:
-    """Begins to listen; the address as a URL.
+async def _bind(runner: Runner, server: ServerSettings) -> None:
+    """Listens on the address of the settings.
 
     Raises:
-        StartError: the address cannot be had.
+        StartError: it cannot be had.
     """
-    server = settings.server
-    site = web.TCPSite(runner, server.host, server.port)
     try:
-        await site.start()
+        await web.TCPSite(runner, server.host, server.port).start()
     except (OSError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise StartError(
@@ -167,5 +261,3 @@ async def _listen(runner: Runner, settings: Settings) -> str:
             f"cannot listen on [server].host {server.host!r}, port {server.port}: {reason}",
             fix="name an address of this machine, and a port above 1023",
         ) from None
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

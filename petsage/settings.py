@@ -203,6 +203,8 @@ class ManagementSettings(Table):
     token: str | None = Field(
         None,
         min_length=16,
+        # What can stand in a header, and is the same after it.
+        pattern=r"^[!-~]+$",
         description="What `Authorization: Bearer …` has to bear; unset, a random one is made.",
     )
     open_reads: Literal["loopback", "never"] = Field(

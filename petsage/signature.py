@@ -78,6 +78,17 @@ class Reply(Generic[T]):
 
 
 @dataclass(frozen=True)
+class Media:
+    """For `answers`: the content types of a response of the handler's own making.
+
+    Args:
+        types: what each content type holds, `str` for text; documented, and not checked.
+    """
+
+    types: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Flaw:
     """Something that a signature, a path or an answer cannot mean, and what mends it."""
 

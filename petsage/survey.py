@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petsage.candidate import Candidate
 from petsage.errors import Finding, StartError
-from petsage.loader import find_folders, load_features
+from petsage.loader import find_folders, load_core, load_features
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
 from petsage.terminal import print_error
@@ -36,7 +36,7 @@ def survey(settings: Settings, folder: Path | None, *, core: bool = False) -> li
                 folders,
                 settings=settings.features,
                 disabled=settings.catalog.disabled,
-                system=SYSTEM_FEATURES,
+                core=load_core(SYSTEM_FEATURES),
                 only=only,
             )
         except Exception as error:  # noqa: BLE001 - raised again by the thread that waits

@@ -5,6 +5,7 @@ here is a stand-in: the log goes through the real pipeline into a real file, req
 sockets.
 """
 
+import asyncio
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -21,10 +22,12 @@ from petsage.broken_sinks import BrokenSink, Kind, break_sink
 from petsage.catalog import CATALOG
 from petsage.connection import Runner
 from petsage.errors import did_you_mean
+from petsage.health import PROCESS_STATE
 from petsage.logs.pipeline import Pipeline
 from petsage.logs.receipts import Receipt
 from petsage.proof_reading import read_proof
 from petsage.settings import Settings, SinkSettings, load_settings
+from petsage.sockets import is_loopback
 
 try:
     from pytest_asyncio import fixture as async_fixture
@@ -242,6 +245,14 @@ class _Server(TestServer):
     def __init__(self, app: web.Application, settings: Settings) -> None:
         super().__init__(app)
         self._settings = settings
+
+    async def start_server(
+        self, loop: asyncio.AbstractEventLoop | None = None, **options: Any
+    ) -> None:
+        """Listens, and notes whether on this machine alone."""
+        await super().start_server(loop, **options)
+        assert self.runner is not None  # noqa: S101 - for mypy: it was made just now
+        self.app[PROCESS_STATE].loopback_only = is_loopback(self.runner.addresses)
 
     async def _make_runner(self, **_: Any) -> Runner:
         return Runner(self.app, self._settings.server, handler_cancellation=True)

@@ -25,7 +25,8 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "petsage", "serve", "--port", "0", *arguments],
             cwd=folder,
-            env={**clean_environment(), **env},
+            # Not where servers of this user's own leave their tokens.
+            env={**clean_environment(), "XDG_RUNTIME_DIR": str(folder.parent), **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -105,7 +106,7 @@ def petsage(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, "-m", "petsage", *arguments],
             cwd=project,
-            env={**clean_environment(), **(env or {})},
+            env={**clean_environment(), "XDG_RUNTIME_DIR": str(project.parent), **(env or {})},
             input=stdin,
             capture_output=True,
             text=True,
@@ -117,8 +118,9 @@ def petsage(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment, without settings of PetSage."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
+    """This process's environment, without settings of PetSage; a stop does not drain."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
+    return {**kept, "PETSAGE_SERVER__DRAIN_S": "0"}
 
 
 def write_feature(project: Path, name: str, source: str, **files: str) -> Path:

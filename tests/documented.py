@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NewType
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 from petsage import (
-    SETTINGS, AppKey, Body, Check, Cookie, Feature, FromApp, Header, Problem, Query, Reply,
+    SETTINGS, AppKey, Body, Check, Cookie, Feature, FromApp, Header, Media, Problem, Query, Reply,
     Request, Routes, StreamResponse,
 )
 routes = Routes()
@@ -111,7 +111,8 @@ def check_answer(document: dict[str, Any], method: str, path: str, answer: Answe
     media = content.get(answer.kind, content.get("*/*"))
     assert media is not None, f"{where}, and the document says {sorted(content)}"
     if "schema" in media:
-        validate(document, media["schema"], answer.json)
+        is_json = answer.kind.endswith(("/json", "+json"))
+        validate(document, media["schema"], answer.json if is_json else answer.body.decode())
 
 
 def validate(document: Mapping[str, Any], schema: Mapping[str, Any], value: Any) -> None:

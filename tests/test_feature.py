@@ -175,6 +175,13 @@ ROUTES = {
     "answers' name": ('"/h", answers={"a": int}', "bad-answer", "the status 'a'", "200 to 599"),
     "answers' model": ('"/h", answers={503: 5}', "bad-answer", "`answers[503]`", "give a model"),
     "answers' words": ('"/h", answers={503: "No"}', "bad-answer", "`answers[503]`", "give a model"),
+    "media": ('"/h", answers={503: Media(5)}', "bad-answer", "content type", "give a model"),
+    "no response": (
+        '"/h", answers={503: Media({"text/plain": str})}',
+        "bad-answer",
+        "no response",
+        "a model",
+    ),
     "no problem": ('"/h", answers={200: Problem}', "bad-answer", "200 is no error", "400 to 599"),
     "summary": ('"/h", summary=5', "bad-answer", "`summary` of `h` is 5", "write a string"),
     "tags": ('"/h", tags=[5]', "bad-answer", "a tag of `h` is 5", "write strings"),
@@ -243,6 +250,9 @@ FEATURES = {
     "check": ('Feature(routes, checks=Check("a", print))', "`checks`", "async def probe"),
     "check's name": (
         'Feature(routes, checks=[Check("a", probe), Check("a", probe)])', "`checks`", "its own",
+    ),
+    "check's letters": (
+        'Feature(routes, checks=[Check("a b", probe)])', "`checks`", "letters, digits",
     ),
     "check's time": ('Feature(routes, checks=[Check("a", probe, 0)])', "`checks`", "more than 0"),
     "middlewares": ("Feature(routes, middlewares=[probe])", "`middlewares`", "@web.middleware"),

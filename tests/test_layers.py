@@ -7,11 +7,14 @@ ROOT = Path(__file__).parent.parent / "petsage"
 
 # Each row may import from those above it, and from itself where it is a package.
 ROWS = [
+    "signals",
     "context",
     "response",
     "errors",
     "sources",
     "settings",
+    "sockets",
+    "metrics",
     "logs",
     "health",
     "signature",
@@ -24,6 +27,8 @@ ROWS = [
     "openapi",
     "",  # the package's root: the public names
     "answers",
+    "watchdog",
+    "token_file",
     "management",
     "routing",
     "snapshot",
@@ -35,6 +40,7 @@ ROWS = [
     "lifespan",
     "unmatched",
     "catalog",
+    "readiness",
     "system",
     "app",
     "connection",
@@ -48,6 +54,7 @@ ROWS = [
     "testing",
     "terminal",
     "survey",
+    "logger_command",
     "cli",
     "__main__",
 ]
@@ -62,10 +69,11 @@ PACKAGES = {
         "sinks",
         "receipts",
         "pipeline",
+        "levels",
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", ""],
+    "system": ["welcome", "docs", "guarded", "health", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 

@@ -310,6 +310,33 @@ async def test_an_operation_tells_every_status_that_it_can_answer(serve: Server)
     assert set(content) == {"application/json", "application/problem+json"}
 
 
+async def test_a_response_of_the_handlers_own_tells_its_content_types(serve: Server) -> None:
+    client = await serve(
+        """
+class Pet(BaseModel):
+    name: str
+
+@routes.get("/pet", answers={200: Media({"text/plain": str, "application/json": Pet})})
+async def pet(request: Request, kind: str = "text/plain") -> StreamResponse:
+    text = "Rex" if kind == "text/plain" else '{"name": "Rex"}'
+    return web.Response(text=text, content_type=kind)
+
+@routes.get("/liar", answers={200: Media({"application/json": Pet})})
+async def liar(request: Request) -> StreamResponse:
+    return web.Response(text="Rex")
+"""
+    )
+    content = client.document["paths"]["/api/v1/pet"]["get"]["responses"]["200"]["content"]
+    assert content == {
+        "text/plain": {"schema": {"type": "string"}},
+        "application/json": {"schema": {"$ref": "#/components/schemas/probe.Pet"}},
+    }
+    await client.get("/api/v1/pet")
+    await client.get("/api/v1/pet?kind=application/json")
+    with pytest.raises(AssertionError, match="document says"):
+        await client.get("/api/v1/liar")
+
+
 async def test_what_goes_in_and_out_may_differ_within_one_model(serve: Server) -> None:
     document = (
         await serve(

@@ -19,6 +19,7 @@ from yarl import URL
 
 from petsage.errors import Problem
 from petsage.feature import Feature, Routes, compile_feature
+from petsage.metrics import RequestMetrics
 from petsage.path_template import PathTemplate, parse_path
 from petsage.routing import Mounted, RouteClash, RouteTable, TableResource, allowed_methods
 from petsage.signature import Flaw
@@ -446,7 +447,7 @@ async def test_a_look_up_costs_the_same_with_10_and_with_10_000_routes(shape, as
     template, path = SHAPES[shape]
     costs = []
     for count in (10, 10_000):
-        resource = TableResource()
+        resource = TableResource(RequestMetrics())
         resource.table = prebuilt(template, count)
         number = {"first": 0, "last": count - 1}.get(asked, "none")
         text = path.format(i=number)
@@ -490,7 +491,7 @@ def test_going_back_never_costs_more_than_the_places_that_there_are(monkeypatch)
 
 @pytest.mark.parametrize("path", ["/" * 8000, "/a" * 4000, "/%61" * 2000, "/pets" + "/a" * 4000])
 async def test_a_path_of_thousands_of_segments_costs_no_more_than_a_few_of_its_lengths(path):
-    resource = TableResource()
+    resource = TableResource(RequestMetrics())
     resource.table = table("/", "/pets/{id}/toys", "/a/{b}/{c}")
 
     counted = await operations(resource, path)
@@ -504,7 +505,7 @@ async def test_a_path_of_thousands_of_segments_costs_no_more_than_a_few_of_its_l
 
 
 def test_a_table_is_no_part_of_another_application():
-    resource = TableResource()
+    resource = TableResource(RequestMetrics())
 
     assert resource.canonical == "/"
     with pytest.raises(RuntimeError, match="cannot be mounted below /x"):

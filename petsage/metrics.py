@@ -1,0 +1,226 @@
+"""Every metric, declared once; and the counting of requests, which costs next to nothing.
+
+Nothing here knows prometheus-client: a request adds to plain numbers, and `system/metrics.py`
+makes text of them when somebody asks.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from aiohttp import web
+
+Kind = Literal["counter", "gauge", "histogram", "info"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as it is declared.
+
+    Attributes:
+        name: without the `_total` of a counter and the `_info` of an info, which their kinds add.
+        kind: what its numbers mean.
+        help: one sentence for who reads a dashboard.
+        labels: the names of its labels; the values of each come from a bounded set.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+REQUEST_DURATION: Final = Metric(
+    "http_server_request_duration_seconds",
+    "histogram",
+    "How long requests took, from the first look at one to the last byte of its answer.",
+    ("http_request_method", "http_route", "http_response_status_code"),
+)
+ACTIVE_REQUESTS: Final = Metric(
+    "http_server_active_requests",
+    "gauge",
+    "Requests whose handlers run now.",
+    ("http_request_method",),
+)
+LOG_EMITTED: Final = Metric(
+    "petsage_log_records_emitted",
+    "counter",
+    "Log records that came to a sink; as many as all outcomes and the queue hold.",
+    ("sink",),
+)
+LOG_RECORDS: Final = Metric(
+    "petsage_log_records", "counter", "Log records by what became of them.", ("sink", "outcome")
+)
+LOG_LOST: Final = Metric(
+    "petsage_log_records_lost",
+    "counter",
+    "Log records that were dropped or failed, by the reason.",
+    ("sink", "outcome", "reason"),
+)
+LOG_QUEUE: Final = Metric(
+    "petsage_log_queue_records", "gauge", "Log records that wait to be written.", ("sink",)
+)
+LOG_QUEUE_CAPACITY: Final = Metric(
+    "petsage_log_queue_capacity_records",
+    "gauge",
+    "Log records that may wait; more are dropped.",
+    ("sink",),
+)
+LOG_RESTARTS: Final = Metric(
+    "petsage_log_writer_restarts",
+    "counter",
+    "Times that a sink's writer thread was begun anew.",
+    ("sink",),
+)
+FEATURE_STATE: Final = Metric(
+    "petsage_feature_state",
+    "gauge",
+    "1 for the state that a feature is in, 0 for the others.",
+    ("feature", "state"),
+)
+CHECK_STATE: Final = Metric(
+    "petsage_check_state",
+    "gauge",
+    "1 where a check passed when it last ran, 0 where it failed.",
+    ("check",),
+)
+CHECK_AGE: Final = Metric(
+    "petsage_check_age_seconds", "gauge", "How long ago a check last ran.", ("check",)
+)
+LOOP_LAG: Final = Metric(
+    "petsage_event_loop_lag_seconds", "gauge", "How late the event loop came to its last beat."
+)
+LOOP_STALLS: Final = Metric(
+    "petsage_event_loop_stalls",
+    "counter",
+    "Times that the event loop stood still for longer than [server].stall_ms.",
+)
+PHASE: Final = Metric(
+    "petsage_phase",
+    "gauge",
+    "1 for the part of its life that the process is in, 0 for the others.",
+    ("phase",),
+)
+BUILD: Final = Metric(
+    "petsage_build",
+    "info",
+    "What runs.",
+    ("version", "api_version", "python_version", "python_implementation", "aiohttp_version"),
+)
+
+METRICS: Final[Mapping[str, Metric]] = {
+    metric.name: metric
+    for metric in (
+        *(REQUEST_DURATION, ACTIVE_REQUESTS, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
+        *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, CHECK_STATE, CHECK_AGE, LOOP_LAG),
+        *(LOOP_STALLS, PHASE, BUILD),
+    )
+}
+"""All of them by name; docs/metrics.md has each."""
+
+BUCKETS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+"""The upper bounds of durations, in seconds.
+
+Source: OpenTelemetry semantic conventions, `http.server.request.duration`.
+"""
+
+OTHER: Final = "_OTHER"
+"""A label's value for whatever is not in its set; OpenTelemetry's word for it."""
+
+KNOWN_METHODS: Final = frozenset(
+    (*("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"),)
+)
+"""The methods that are counted by their names."""
+
+MAX_SERIES: Final = 10_000
+"""So many methods, routes and statuses are told apart; further ones count for the route `_OTHER`.
+
+Routes come from features and are few, but a feature may answer with any status that it is asked
+for, and features come and go while the process runs.
+"""
+
+_Key = tuple[str, str, str]
+
+
+class Observed(NamedTuple):
+    """The requests of one method, route and status.
+
+    Attributes:
+        counts: how many took at most as long as each of `BUCKETS`, and not as little as the one
+            before it; the last is of those that took longer than all.
+        seconds: how long they took together.
+    """
+
+    method: str
+    route: str
+    status: str
+    counts: tuple[int, ...]
+    seconds: float
+
+
+class RequestMetrics:
+    """The requests of one application.
+
+    Attributes:
+        active: the requests whose handlers run now, by method; every key is there, so that
+            counting is an addition.
+    """
+
+    __slots__ = ("_cells", "_series", "active")
+
+    def __init__(self) -> None:
+        self.active: dict[str, int] = dict.fromkeys((*sorted(KNOWN_METHODS), OTHER), 0)
+        # A cell holds a count for each bucket, one for what is longer, and the sum of seconds.
+        self._series: dict[_Key, list[float]] = {}
+        # What requests are looked up by: as they come, so that nothing is converted.
+        self._cells: dict[tuple[str, str | None, int], list[float]] = {}
+
+    def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Counts one request.
+
+        Args:
+            method: as sent; one that is not known counts as `_OTHER`.
+            route: the template that matched, None where none did; never the path as sent.
+            status: of the answer.
+            seconds: how long it took.
+        """
+        cell = self._cells.get((method, route, status))
+        if cell is None:
+            cell = self._cell(method, route, status)
+        cell[bisect_left(BUCKETS, seconds)] += 1
+        cell[-1] += seconds
+
+    def observed(self) -> Iterator[Observed]:
+        """All requests so far; call it on the event loop, and it is one moment's."""
+        for (method, route, status), cell in self._series.items():
+            *counts, seconds = cell
+            yield Observed(method, route, status, tuple(map(int, counts)), seconds)
+
+    def _cell(self, method: str, route: str | None, status: int) -> list[float]:
+        """The numbers of a method, route and status that are new, or never looked up directly."""
+        known = method in KNOWN_METHODS
+        code = str(status) if 100 <= status <= 999 else OTHER
+        key = (method if known else OTHER, route or "", code)
+        if key not in self._series and len(self._series) >= MAX_SERIES:
+            # Of these there are at most eleven methods and 901 statuses.
+            return self._series.setdefault((key[0], OTHER, code), _new_cell())
+        cell = self._series.setdefault(key, _new_cell())
+        if known and code is not OTHER:
+            self._cells[method, route, status] = cell
+        return cell
+
+
+def _new_cell() -> list[float]:
+    return [0] * (len(BUCKETS) + 1) + [0.0]
+
+
+def active_name(method: str) -> str:
+    """What a request of a method counts as in `RequestMetrics.active`."""
+    return method if method in KNOWN_METHODS else OTHER
+
+
+REQUESTS: Final = web.AppKey("requests", RequestMetrics)
+"""The counts in the root application."""

@@ -1,0 +1,88 @@
+"""SIGINT and SIGTERM, from the first line of ours to the end of the process."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+_NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
+
+# As a shell counts it: 128 and SIGINT's number.
+INTERRUPTED: Final = 130
+
+
+def end_quietly() -> None:
+    """Lets a signal end the process at once, for as long as nothing has begun.
+
+    Most of a start is imports, and a signal amid them would be a traceback or a death by signal:
+    it ends with 0 when it is told to stop, and with 130 at Ctrl-C. What somebody else has set
+    stays, and so does everything where Python runs no more than a library of ours.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
+
+
+def end_as_usual() -> None:
+    """Takes `end_quietly` back: a Ctrl-C raises KeyboardInterrupt, SIGTERM kills."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is _end:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def is_command() -> bool:
+    """Whether the process is `petsage`, `python -m petsage` or a project's `run.py`.
+
+    It is asked while the package is imported, which is before any of their own lines.
+    """
+    if "-m" in sys.orig_argv[:-1]:
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1] == "petsage"
+    main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+    return os.path.basename(main) in {"petsage", "run.py"}  # noqa: PTH119 - pathlib is not imported yet
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    os._exit(INTERRUPTED if number == signal.SIGINT else 0)
+
+
+class StopSignals:
+    """Counts the signals to stop, and tells of each; none is lost, whenever it comes.
+
+    They are the interpreter's own handlers and not the event loop's, which come late, go early,
+    and are not called at all while a handler blocks the loop.
+
+    Args:
+        give_up: called in a thread of its own at the third, to end the process at once.
+    """
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        self.count = 0
+        self.is_for_service = True
+        """Whether the first was SIGTERM, which a service manager sends, and no Ctrl-C."""
+        self._give_up = give_up
+        self._listener: Callable[[], None] | None = None
+        for number in _NUMBERS:
+            signal.signal(number, self._take)
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Calls `listener` at each further signal, amid whatever runs; now if one has come."""
+        self._listener = listener
+        if listener is not None and self.count:
+            listener()
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.is_for_service = number == signal.SIGTERM
+        if self.count == 3:
+            # Not here: what runs in this thread may hold the lock that the log wants.
+            threading.Thread(target=self._give_up, name="end now", daemon=True).start()
+        elif self._listener is not None:
+            self._listener()
