@@ -23,7 +23,7 @@ CAUSES = {
     "directory": ("failed", "Is a directory"),
     "unwritable": ("failed", r"Permission denied|Read-only file system|Operation not permitted"),
     "filtered": ("filtered", ".*filter.*"),
-    "raising": ("filtered", ".*filter.*"),
+    "raising": ("failed", "a filter or handler raised RuntimeError"),
 }
 
 

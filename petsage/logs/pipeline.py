@@ -124,8 +124,13 @@ class Pipeline(logging.Handler):
             if self.filter(record):
                 return True
         except Exception as error:  # noqa: BLE001 - somebody else's filter, and no caller's fault
+            proof = record.__dict__.get(_PROOF)
             for sink in self.sinks:
                 sink.fail(error)
+                if proof is not None:
+                    proof.seen = True
+                    cause = f"a filter or handler raised {type(error).__name__}"
+                    proof.settle(sink.name, "failed", cause)
             return False
         for sink in self.sinks:
             sink.filter()
