@@ -5,7 +5,7 @@ import logging
 from typing import Final
 
 from aiohttp import ClientConnectionResetError, hdrs, web
-from aiohttp.http import StreamWriter
+from aiohttp.http import RawRequestMessage, StreamWriter
 from multidict import istr
 
 from petsage.context import (
@@ -23,7 +23,7 @@ _REQUEST_ID: Final = istr("X-Request-ID")
 _TRACEPARENT: Final = istr("traceparent")
 
 
-def begin(request: web.BaseRequest) -> RequestContext:
+def begin(request: web.BaseRequest | RawRequestMessage) -> RequestContext:
     """Makes the context of a request, and makes it the running task's."""
     headers = request.headers
     traceparent = headers.get(_TRACEPARENT)
@@ -69,6 +69,18 @@ def problem_response(problem: Problem, context: RequestContext) -> web.Response:
     )
     response.headers[hdrs.CONTENT_TYPE] = PROBLEM_TYPE
     return response
+
+
+def respond_to(
+    error: BaseException, request: web.BaseRequest, context: RequestContext
+) -> web.StreamResponse:
+    """The answer to what a handler raised: what it means to say, or a failure, which is logged."""
+    if context.answer is None:
+        if isinstance(error, Problem):
+            return problem_response(error, context)
+        if isinstance(error, web.HTTPException):
+            return http_exception_response(error, context)
+    return fail(request, error)
 
 
 def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:

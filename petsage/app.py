@@ -45,7 +45,8 @@ def create_app(
     app[WATCHDOG] = Watchdog(settings.server.stall_ms / 1000)
     app.router.register_resource(catalog.resource)
     features = _all_features if with_folders else _core_features
-    app.cleanup_ctx.extend((_watch, features, _checks))
+    app.cleanup_ctx.extend((_watch, features))
+    app.on_shutdown.append(_stop_checks)
     app.on_cleanup.append(remove_token)
     return app
 
@@ -66,14 +67,12 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     """Watches the event loop before any feature starts, and until all have stopped."""
     app[WATCHDOG].start()
     yield
-    # Once more: where the start failed, checks may have been asked, and `_checks` never began.
-    await app[CHECKS].stop()
+    await _stop_checks(app)  # where the start failed, nothing was shut down
     app[WATCHDOG].stop()
 
 
-async def _checks(app: web.Application) -> AsyncIterator[None]:
-    """Ends what runs of the checks before the features that they ask."""
-    yield
+async def _stop_checks(app: web.Application) -> None:
+    """Ends what runs of the checks: before requests in flight are waited for, which may ask."""
     await app[CHECKS].stop()
 
 

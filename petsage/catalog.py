@@ -114,8 +114,8 @@ class Catalog:
         """Why a feature does not serve; None where it does."""
         if name in self._running:
             return None
-        if not self._candidates:
-            return "no feature is loaded yet"
+        if self.resource.is_starting or not self._candidates:
+            return "it is not loaded yet"
         entry = next((each for each in self.entries() if each.name == name), None)
         if entry is None:
             return "there is no such feature"

@@ -15,7 +15,9 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from petsage.answers import begin, fail, must_pass, problem_response, stamp, stamp_answer
+from petsage.catalog import CATALOG
 from petsage.context import current_request
+from petsage.direct import DirectHandler
 from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS
@@ -29,7 +31,7 @@ _CUT_S: Final = 0.05
 _BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
-class Connection(RequestHandler):
+class Connection(DirectHandler):
     """One connection from a client."""
 
     __slots__ = ("_body", "_has_part")
@@ -70,6 +72,7 @@ class Connection(RequestHandler):
         It is done to the request, which is where every kind of answer looks: requests of before
         pay nothing for it. The names are private to aiohttp; test_stop.py holds us to them.
         """
+        self._is_last = True
         make = self._request_factory
         if make is None:
             return
@@ -228,6 +231,8 @@ class Runner(web.AppRunner):
         app.on_response_prepare.append(stamp_answer)
         self._options: dict[str, Any] = {
             "access_log_class": partial(AccessLogger, requests=app[REQUESTS]),
+            "resource": app[CATALOG].resource,
+            "requests": app[REQUESTS],
             "access_log": logging.getLogger(ACCESS_LOGGER),
             "keepalive_timeout": settings.keepalive_s,
             "max_line_size": settings.max_header_bytes,

@@ -65,6 +65,7 @@ class Endpoint:
         empty_status: the status where it returns None; None where it never does.
         raw: whether it may answer with a response of its own making.
         reply: whether it may answer with a `Reply`.
+        takes_nothing: whether its handler has no arguments.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Endpoint:
         self.reply = returns.reply
         self._bodiless = _BODILESS | self.bare
         self._app_values: dict[str, Any] = {}
-        self._takes_nothing = not (
+        self.takes_nothing = not (
             signature.parameters or signature.body or signature.request or signature.apps
         )
 
@@ -114,7 +115,7 @@ class Endpoint:
             Problem: the input is not what the handler declares, or the handler raised it.
             Exception: whatever else the handler raises.
         """
-        if self._takes_nothing:
+        if self.takes_nothing:
             return self.respond(await self.handler())
         arguments = await read_arguments(self.signature, self._app_values, request)
         return self.respond(await self.handler(**arguments))

@@ -8,7 +8,6 @@ import logging
 import re
 import time
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from itertools import starmap
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -32,7 +31,10 @@ _IGNORED: Final = re.compile(r"[._].*", re.DOTALL)
 
 def load_core(system: Mapping[str, Feature]) -> list[Candidate]:
     """The core's own features, by name, checked and put in the order of their needs."""
-    return put_in_order(starmap(_from_feature, system.items()), disabled=())
+    core = [Candidate(name, None, feature) for name, feature in system.items()]
+    for candidate, feature in zip(core, system.values(), strict=True):
+        _compile(candidate, feature)
+    return put_in_order(core, disabled=())
 
 
 def load_features(
@@ -119,13 +121,6 @@ def _duplicate(name: str, folder: Path) -> Flaw:
         f"there is a feature `{name}` in {folder}, too",
         "rename one of the two folders",
     )
-
-
-def _from_feature(name: str, feature: Feature) -> Candidate:
-    """A candidate from a feature that is imported already."""
-    candidate = Candidate(name, None, feature)
-    _compile(candidate, feature)
-    return candidate
 
 
 class _Loading:

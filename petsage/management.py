@@ -4,9 +4,10 @@ import asyncio
 import hmac
 import logging
 import secrets
+from collections.abc import Iterable
 from ipaddress import ip_address
 from os import environ as process_environment
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 from yarl import URL
@@ -40,14 +41,14 @@ class Guard:
     Attributes:
         wants_token: whether the settings leave the token to be made at start; until it is made,
             nobody bears it.
-        file: the file that tells the token which was made, None where there is none.
+        files: those that tell the token which was made.
     """
 
     def __init__(self, settings: ManagementSettings, state: ProcessState) -> None:
         self._open_reads = settings.open_reads == "loopback"
         self._state = state
         self._token: bytes | None = None
-        self.file: TokenFile | None = None
+        self.files: list[TokenFile] = []
         self.wants_token = settings.token is None
         if settings.token is not None:
             self.take(settings.token)
@@ -129,38 +130,43 @@ GUARD: Final = web.AppKey("guard", Guard)
 """The guard in the root application."""
 
 
-async def write_token(app: web.Application, address: str) -> None:
+async def write_token(app: web.Application, addresses: Iterable[Any]) -> None:
     """Makes the token where the settings have none, and writes its file; call it once it listens.
 
     Where it cannot be written, a warning says so, and changes stay closed: nobody could know it.
 
     Args:
         app: the root application.
-        address: what is listened on, as a URL; the file is named by its port.
+        addresses: what is listened on, each as a socket has it; a file is named by its port.
     """
-    guard, port = app[GUARD], URL(address).port
-    if not guard.wants_token or port is None:
-        return
+    guard = app[GUARD]
+    ports = {address[1] for address in addresses if isinstance(address, tuple)}
+    if guard.wants_token and ports:
+        await asyncio.to_thread(_write_files, guard, sorted(ports))
+
+
+def _write_files(guard: Guard, ports: Iterable[int]) -> None:
     token = secrets.token_urlsafe(32)
-    try:
-        guard.file = await asyncio.to_thread(write_token_file, port, token, process_environment)
-    except TokenFileError as error:
-        _log.warning(
-            "Nothing can be changed through /loggers: the management token has no file to be "
-            "written to (%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder of "
-            "this user's own",
-            error,
-        )
-        return
-    guard.take(token)
+    for port in ports:
+        try:
+            guard.files.append(write_token_file(port, token, process_environment))
+        except TokenFileError as error:
+            _log.warning(
+                "Nobody learns the management token, and so nothing can be changed: it has no file "
+                "(%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder of this user's "
+                "own",
+                error,
+            )
+            continue
+        guard.take(token)
 
 
 async def remove_token(app: web.Application) -> None:
     """Removes what `write_token` wrote: a receiver of the application's `on_cleanup`."""
-    file = app[GUARD].file
-    if file is None:
-        return
-    try:
-        await asyncio.to_thread(file.remove)
-    except OSError as error:
-        _log.warning("%s cannot be removed: %s; fix: delete it", file.path, error)
+    files = app[GUARD].files
+    while files:
+        file = files.pop()
+        try:
+            await asyncio.to_thread(file.remove)
+        except OSError as error:
+            _log.warning("%s cannot be removed: %s; fix: delete it", file.path, error)

@@ -89,12 +89,21 @@ CHECK_AGE: Final = Metric(
     "petsage_check_age_seconds", "gauge", "How long ago a check last ran.", ("check",)
 )
 LOOP_LAG: Final = Metric(
-    "petsage_event_loop_lag_seconds", "gauge", "How late the event loop came to its last beat."
+    "petsage_event_loop_lag_seconds",
+    "gauge",
+    "How long the event loop took to answer the watchdog; while it stands still, so far.",
+)
+LOOP_LAG_MAX: Final = Metric(
+    "petsage_event_loop_lag_max_seconds", "gauge", "The longest that it ever took."
 )
 LOOP_STALLS: Final = Metric(
     "petsage_event_loop_stalls",
     "counter",
-    "Times that the event loop stood still for longer than [server].stall_ms.",
+    "Times that the event loop stood still for longer than [server].stall_ms, by whose code ran.",
+    ("feature",),
+)
+LOOP_STALLED: Final = Metric(
+    "petsage_event_loop_stalled_seconds", "counter", "How long those stalls were together."
 )
 PHASE: Final = Metric(
     "petsage_phase",
@@ -114,7 +123,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     for metric in (
         *(REQUEST_DURATION, ACTIVE_REQUESTS, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
         *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, CHECK_STATE, CHECK_AGE, LOOP_LAG),
-        *(LOOP_STALLS, PHASE, BUILD),
+        *(LOOP_LAG_MAX, LOOP_STALLS, LOOP_STALLED, PHASE, BUILD),
     )
 }
 """All of them by name; docs/metrics.md has each."""
@@ -157,7 +166,7 @@ class Observed(NamedTuple):
     method: str
     route: str
     status: str
-    counts: tuple[int, ...]
+    counts: tuple[float, ...]
     seconds: float
 
 
@@ -196,8 +205,7 @@ class RequestMetrics:
     def observed(self) -> Iterator[Observed]:
         """All requests so far; call it on the event loop, and it is one moment's."""
         for (method, route, status), cell in self._series.items():
-            *counts, seconds = cell
-            yield Observed(method, route, status, tuple(map(int, counts)), seconds)
+            yield Observed(method, route, status, tuple(cell[:-1]), cell[-1])
 
     def _cell(self, method: str, route: str | None, status: int) -> list[float]:
         """The numbers of a method, route and status that are new, or never looked up directly."""

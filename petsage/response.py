@@ -10,7 +10,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict
 
-from petsage.context import current_request
+from petsage.context import RequestContext, current_request
 
 SERVER: Final = "PetSage"
 """The `Server` of every answer; it tells no versions."""
@@ -57,49 +57,67 @@ class JsonResponse(web.Response):
         headers.update(self._given)
         return headers
 
-    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        body, context = self._body, current_request()
-        if (
-            not isinstance(request, web.Request)
-            or not isinstance(body, bytes)
-            or context is None
-            or not self._is_plain(request)
-        ):
-            return await super()._start(request)
+    @property
+    def is_plain(self) -> bool:
+        """Whether nobody has said anything of the head but what was given to the constructor."""
+        return (
+            "_headers" not in self.__dict__
+            and isinstance(self._body, bytes)
+            and not (self._cookies or self._compression or self._chunked)
+            and self._status not in _BODILESS
+            and _HANDLED.isdisjoint(map(str.lower, self._given))
+        )
+
+    def message(self, context: RequestContext, *, keep_alive: bool, body: bool = True) -> bytes:
+        """The whole answer as it goes out, where it is plain; from now on it has begun.
+
+        Args:
+            context: the request that it answers.
+            keep_alive: whether the connection stays open after it.
+            body: False leaves the body out, and its length in.
+
+        Raises:
+            ValueError: a header's name or value would end its line.
+        """
+        content = self._body
+        assert isinstance(content, bytes)  # noqa: S101 - for mypy: it is plain
         extra = "".join([f"{name}: {value}\r\n" for name, value in self._given.items()])
         count = len(self._given)
         if extra.count("\n") != count or extra.count("\r") != count or "\0" in extra:
             raise ValueError("a header's name or value holds a line break or a NUL")
         context.answer = self
-        keep_alive = self._keep_alive
-        if keep_alive is None:
-            keep_alive = self._keep_alive = request.keep_alive
         head = (
             f"HTTP/1.1 {self._status} {self._reason}\r\n"
             "Content-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n"
+            f"Content-Length: {len(content)}\r\n"
             f"Date: {rfc822_formatted_time()}\r\n"
             f"Server: {SERVER}\r\n"
             f"X-Request-ID: {context.request_id}\r\n"
             f"traceparent: {context.traceparent}\r\n"
             f"{extra}{'' if keep_alive else _CLOSE}\r\n"
         ).encode()
-        self._message = head if self._must_be_empty_body else head + body
+        return head + content if body else head
+
+    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        context = current_request()
+        if (
+            not isinstance(request, web.Request)
+            or context is None
+            or request.version != HttpVersion11
+            or not self.is_plain
+            # One receiver is ours: it stamps answers with what this head has anyway.
+            or sum(len(app.on_response_prepare) for app in request.match_info.apps) != 1
+        ):
+            return await super()._start(request)
+        keep_alive = self._keep_alive
+        if keep_alive is None:
+            keep_alive = self._keep_alive = request.keep_alive
+        self._message = self.message(
+            context, keep_alive=keep_alive, body=not self._must_be_empty_body
+        )
         self._req = request
         self._payload_writer = request.writer
         return request.writer
-
-    def _is_plain(self, request: web.Request) -> bool:
-        """Whether nobody but ourselves has a say in what the head looks like."""
-        return (
-            "_headers" not in self.__dict__
-            and not (self._cookies or self._compression or self._chunked)
-            and request.version == HttpVersion11
-            and self._status not in _BODILESS
-            and _HANDLED.isdisjoint(map(str.lower, self._given))
-            # One receiver is ours: it stamps answers with what this head has anyway.
-            and sum(len(app.on_response_prepare) for app in request.match_info.apps) == 1
-        )
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Sends it, and ends it."""

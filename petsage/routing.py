@@ -25,7 +25,7 @@ from aiohttp.web_urldispatcher import (
 )
 from yarl import URL
 
-from petsage.answers import begin, fail, http_exception_response, must_pass, problem_response
+from petsage.answers import begin, fail, must_pass, problem_response, respond_to
 from petsage.errors import Problem
 from petsage.feature import CompiledRoute, Run
 from petsage.metrics import RequestMetrics, active_name
@@ -34,6 +34,8 @@ from petsage.response import JsonResponse
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
+# A path of these characters is spelt in one way only.
+_UNESCAPED: Final = re.compile(r"[A-Za-z0-9/_.~-]+")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -49,6 +51,16 @@ class Mounted:
     def template(self) -> str:
         """The path with its names, as it is documented, logged and counted."""
         return self.compiled.path.text
+
+    @property
+    def needs_no_request(self) -> bool:
+        """Whether neither its handler nor anybody on the way looks at the request."""
+        endpoint = self.compiled.endpoint
+        return (
+            self.compiled.run is endpoint
+            and endpoint.takes_nothing
+            and not self.app.on_response_prepare
+        )
 
 
 @dataclass(slots=True)
@@ -83,6 +95,9 @@ class RouteTable:
     Args:
         routes: in the order in which they were declared.
 
+    Attributes:
+        direct: by path, what a GET without a query or a body leads to and needs no request for.
+
     Raises:
         RouteClash: two of them have the same method and path.
     """
@@ -90,6 +105,7 @@ class RouteTable:
     def __init__(self, routes: Iterable[Mounted] = ()) -> None:
         self._root = _Node()
         self._literal: dict[str, Match] = {}
+        self.direct: dict[str, Mounted] = {}
         self.routes: tuple[Mounted, ...] = tuple(routes)
         for route in self.routes:
             self._add(route)
@@ -131,6 +147,8 @@ class RouteTable:
         routes[method] = route
         if not path.names:
             self._literal[path.text] = Match(routes, ())
+            if method == "GET" and route.needs_no_request and _UNESCAPED.fullmatch(path.text):
+                self.direct[path.text] = route
 
 
 def _walk(
@@ -303,12 +321,6 @@ async def serve(request: web.Request) -> web.StreamResponse:
         answer = await match.run(request)
         if answer.__class__ is not JsonResponse:
             _require_answer(answer)
-    except (Problem, web.HTTPException) as raised:
-        if context.answer is not None:
-            return fail(request, raised)
-        if isinstance(raised, Problem):
-            return problem_response(raised, context)
-        return http_exception_response(raised, context)
     except BaseException as error:
         # SystemExit and KeyboardInterrupt would stop the server; a handler has no right to.
         if must_pass(error):
@@ -316,7 +328,7 @@ async def serve(request: web.Request) -> web.StreamResponse:
                 # The stop cuts it: no answer follows, and so no access line but this one.
                 request.protocol.log_access(request, web.Response(status=503), 0.0)
             raise
-        return fail(request, error)
+        return respond_to(error, request, context)
     finally:
         active[method] -= 1
     if context.answer is not None and context.answer is not answer:

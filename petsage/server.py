@@ -19,7 +19,7 @@ from petsage.app import create_app, start_folders
 from petsage.catalog import CATALOG, Entry
 from petsage.connection import Runner
 from petsage.errors import StartError
-from petsage.health import PROCESS_STATE
+from petsage.health import CHECKS, PROCESS_STATE
 from petsage.logs.pipeline import Pipeline, installed_pipeline
 from petsage.logs.printed import PrintedLines
 from petsage.management import write_token
@@ -191,7 +191,7 @@ class _Process:
             # The parent's queue is not made shorter.
             await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
         self._note_address()
-        await write_token(self._app, self._address.partition(", ")[0])
+        await write_token(self._app, self._runner.addresses)
         gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()
@@ -223,11 +223,11 @@ class _Process:
         self._runner.close_after_answers()
         await self._pause(drain_s)
         if not self._inherited:
-            refuse_new_connections(self._runner.descriptors)
-        self._runner.close_idle()
+            self._refuse_new_connections()
         await self._pause(_ACCEPT_S)  # what has begun by now is accepted
         await self._runner.stop_listening()
         _log.info("PetSage takes no new connections")
+        await self._app[CHECKS].stop()  # who waits for one that hangs is answered, too
         loop = asyncio.get_running_loop()
         settled = loop.time() + _ACCEPT_S
         end = loop.time() + self._settings.server.shutdown_s
@@ -235,6 +235,12 @@ class _Process:
             if self._hurry.is_set():
                 break
             await self._pause(_LOOK_S)
+
+    def _refuse_new_connections(self) -> None:
+        try:
+            refuse_new_connections(self._runner.descriptors)
+        except OSError as error:  # a sandbox may forbid it, and the stop has to go on
+            _log.warning("A connection that begins as the listener closes may be reset: %s", error)
 
     async def _pause(self, seconds: float) -> None:
         """Waits, unless there is a hurry."""

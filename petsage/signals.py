@@ -38,14 +38,15 @@ def end_as_usual() -> None:
 
 
 def is_command() -> bool:
-    """Whether the process is `petsage`, `python -m petsage` or a project's `run.py`.
+    """Whether the process is `petsage`, `python -m petsage` or `run.py`.
 
     It is asked while the package is imported, which is before any of their own lines.
     """
     if "-m" in sys.orig_argv[:-1]:
         return sys.orig_argv[sys.orig_argv.index("-m") + 1] == "petsage"
-    main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
-    return os.path.basename(main) in {"petsage", "run.py"}  # noqa: PTH119 - pathlib is not imported yet
+    folder, name = os.path.split(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+    # Somebody's own `run.py` may merely use the package; ours stands beside it.
+    return name == "petsage" or (name == "run.py" and __file__.startswith(f"{folder}{os.sep}"))
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """The sockets that are listened on: inherited ones, their addresses, and their end."""
 
-import ctypes
+import array
 import os
 import socket
 import struct
@@ -108,11 +108,14 @@ def refuse_new_connections(descriptors: Iterable[int]) -> None:
 
     Args:
         descriptors: of sockets that nobody else listens on: the filter is the socket's.
+
+    Raises:
+        OSError: the kernel does not let us.
     """
     if not sys.platform.startswith("linux"):
         return
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN))
-    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(code))
+    code = array.array("B", b"".join(struct.pack("HBBI", *each) for each in _DROP_SYN))
+    program = struct.pack("HP", len(_DROP_SYN), code.buffer_info()[0])
     for descriptor in descriptors:
         with socket.socket(fileno=os.dup(descriptor)) as listening:
             listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -30,6 +30,8 @@ _PAUSE_S: Final = 1.0
 _JOIN_S: Final = 2.0
 _MAX_STACK: Final = 40
 _FEATURES: Final = "features."
+# The functions that call a handler, by module; each has the request's context in hand.
+_SERVING: Final = frozenset((("petsage.routing", "serve"), ("petsage.direct", "_answer")))
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _look_at(thread: int) -> Culprit:
             module = ""
         if place is None and module.startswith(_FEATURES):
             place, feature = line, module.split(".", 2)[1]
-        if module == "petsage.routing" and frame.f_code.co_name == "serve":
+        if (module, frame.f_code.co_name) in _SERVING:
             found = frame.f_locals.get("context")
             request = found if isinstance(found, RequestContext) else None
             break

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-PATIENCE_S = 60
+PATIENCE_S = 600  # a hundred restarts take minutes
 
 
 @dataclass

@@ -74,6 +74,14 @@ class ServerProcess:
 StartServer = Callable[..., ServerProcess]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tokens_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what servers tell their tokens in out of this user's own folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        yield
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """An empty folder, as a stranger would begin in."""

@@ -155,3 +155,24 @@ async def test_requests_one_behind_another_are_answered_in_order(client):
 
     assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2
     assert b"X-Request-ID: second" in answer.partition(b'"}')[2]
+
+
+async def test_a_request_that_has_arrived_and_was_not_read_yet_keeps_a_connection_open(
+    client, monkeypatch
+):
+    monkeypatch.setattr("petsage.connection._NEXT_REQUEST_S", 0)
+    runner = client.server.runner
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            # No `await` between them: the request is in the kernel, and nobody has read it.
+            writer.write(GET + b"\r\n")
+            assert runner.close_idle()
+
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"Welcome" in await reader.readuntil(b"}")
+            await asyncio.sleep(0)  # the connection waits for the next
+        runner.close_idle()
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()

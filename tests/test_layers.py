@@ -43,6 +43,7 @@ ROWS = [
     "readiness",
     "system",
     "app",
+    "direct",
     "connection",
     "server",
     "log_reader",

@@ -245,7 +245,7 @@ class TestNoToken:
         from petsage.management import GUARD, remove_token, write_token
 
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        await write_token(app(client), "http://127.0.0.1:4711")
+        await write_token(app(client), [("127.0.0.1", 4711), ("::1", 4711, 0, 0), "/a/socket"])
         token = read_token_file(4711, os.environ)
         assert token is not None
         assert (
@@ -253,7 +253,7 @@ class TestNoToken:
             == 200
         )
         assert token not in orjson.dumps(log_lines()).decode()
-        file = app(client)[GUARD].file
+        (file,) = app(client)[GUARD].files
         await remove_token(app(client))
         assert not file.path.exists()
 
@@ -478,6 +478,12 @@ class TestLoggers:
         await put(client, CHANGED, {"level": "INFO", "ttl_s": 0.01})
         await line_of(log_lines, f"{CHANGED} went back")
         assert logging.getLogger(CHANGED).level == logging.ERROR
+
+    async def test_what_had_a_level_of_its_own_goes_back_to_it(self, client, log_lines):
+        _, answer = await put(client, "root", {"level": "DEBUG", "ttl_s": 0.05})
+        assert answer["reverts_to"] == "INFO"
+        await line_of(log_lines, "root went back")
+        assert logging.getLogger().level == logging.INFO
 
     async def test_a_change_that_lasts_ends_the_one_for_a_while(self, client, log_lines):
         await put(client, CHANGED, {"level": "DEBUG", "ttl_s": 0.05})

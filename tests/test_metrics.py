@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import http.client
 import logging
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from petsage.health import PROCESS_STATE
+from petsage.health import CHECKS, PROCESS_STATE
 from petsage.metrics import (
     BUCKETS,
     KNOWN_METHODS,
@@ -25,6 +26,7 @@ from petsage.metrics import (
     active_name,
 )
 from petsage.testing import Client, FeatureClient, FeatureFolder
+from petsage.watchdog import WATCHDOG
 from tests.conftest import ROOT
 
 PATIENCE_S = 10.0
@@ -43,11 +45,22 @@ PROMETHEUS = (
 FEATURE = '''
     """Answers in several ways."""
     import asyncio
+    import time
     from aiohttp import web
-    from petsage import Feature, Problem, Routes
+    from petsage import Check, Feature, Problem, Routes
 
     routes = Routes()
-    feature = Feature(routes)
+    hungry, asked = False, 0
+
+
+    async def probe(app: web.Application) -> None:
+        global asked
+        asked += 1
+        if hungry:
+            raise RuntimeError("hungry")
+
+
+    feature = Feature(routes, checks=[Check("fed", probe)])
     inside, go_on = asyncio.Event(), asyncio.Event()
 
 
@@ -61,6 +74,12 @@ FEATURE = '''
     async def fail() -> None:
         """Fail."""
         raise ValueError("not told to clients")
+
+
+    @routes.get("/blocks")
+    async def block() -> None:
+        """Block the event loop."""
+        time.sleep(0.8)
 
 
     @routes.get("/waits")
@@ -389,7 +408,8 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
 ):
     from petsage.app import create_app
     from petsage.catalog import CATALOG
-    from petsage.system.metrics import Exposition, take_snapshot
+    from petsage.readiness import READINESS
+    from petsage.system.metrics import Exposition, Sources
 
     folders = []
     for place in ("one", "two"):
@@ -404,8 +424,9 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
     core = create_app(petsage_settings.model_copy(update={"catalog": catalog}))
     await core[CATALOG].start(core)
     try:
-        snapshot = take_snapshot(core[REQUESTS], core[CATALOG], core[PROCESS_STATE])
-        body = Exposition().render(snapshot, "", compress=False).body
+        keys = (REQUESTS, CATALOG, PROCESS_STATE, CHECKS, READINESS, WATCHDOG)
+        sources = Sources(*(core[key] for key in keys))  # type: ignore[arg-type] # each is of its own type
+        body = Exposition().render(sources.snapshot(), "", compress=False).body
     finally:
         await core[CATALOG].stop()
     assert isinstance(body, bytes)
@@ -419,6 +440,38 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
         for name in ("twin", "broken")
     }
     assert states == {"twin": ["serving"], "broken": ["failed"]}
+
+
+async def test_checks_are_shown_as_they_were_found_last_and_none_is_run(client):
+    name = "petsage_check_state"
+    before = await scrape(client)
+    assert of(before, name, check="process") == 1
+    ran = {dict(labels)["check"] for each, labels in before if each == name}
+    assert "pets.fed" not in ran
+    for passing in (1.0, 0.0):
+        events(client).hungry = not passing
+        app(client)[CHECKS].keep(())  # else it is as fresh as can be
+        async with client.get("/readyz/pets.fed") as response:
+            assert response.status == (200 if passing else 503)
+        asked = events(client).asked
+        after = await scrape(client)
+        assert of(after, name, check="pets.fed") == passing
+        assert 0 <= of(after, "petsage_check_age_seconds", check="pets.fed") < PATIENCE_S
+        assert events(client).asked == asked
+
+
+async def test_a_stall_of_the_event_loop_is_counted_for_the_feature_whose_code_ran(client):
+    before = await scrape(client)
+    assert of(before, "petsage_event_loop_stalls_total", feature="") == 0
+    async with client.get("/api/v1/blocks"):
+        pass
+    watchdog = app(client)[WATCHDOG]
+    await until(lambda: watchdog.stalled_s_total > 0)
+    after = await scrape(client)
+    assert of(after, "petsage_event_loop_stalls_total", feature="pets") == 1
+    assert of(after, "petsage_event_loop_stalled_seconds_total") >= 0.5
+    assert of(after, "petsage_event_loop_lag_max_seconds") >= 0.5
+    assert of(after, "petsage_event_loop_lag_seconds") < PATIENCE_S
 
 
 async def test_phase_build_and_process_are_shown(client):
@@ -524,6 +577,22 @@ async def test_whatever_is_shown_is_declared_once_and_stands_in_its_page(client)
         suffix = {"counter": "_total", "info": "_info"}.get(declared.kind, "")
         assert f"`{declared.name}{suffix}`" in page
         assert all(f"`{label}`" in page for label in declared.labels)
+
+
+def test_a_server_shows_its_metrics_on_loopback_and_to_nobody_elsewhere(start_server, project):
+    (project / "features").mkdir()
+    for host, status in (("127.0.0.1", 200), ("0.0.0.0", 404)):
+        server = start_server("--host", host)
+        port = server.address.rpartition(":")[2]
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=PATIENCE_S)
+        connection.request("GET", "/metrics", headers={"Accept": OPENMETRICS})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        assert answer.status == status, host
+        if status == 200:
+            samples = by_name(parse_openmetrics(body))
+            assert of(samples, "petsage_phase", phase="ready") == 1
 
 
 def test_every_method_has_a_place_to_be_counted_in():

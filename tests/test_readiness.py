@@ -1,15 +1,17 @@
 """`/livez` and `/readyz`, through HTTP: who is asked, what is told, and to whom."""
 
 import asyncio
+import signal
 import time
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from petsage.catalog import CATALOG
 from petsage.health import CHECKS, PROCESS_STATE, ProcessState
 from petsage.system.health import HEALTH_JSON, JSON, TEXT, choose_type
 from petsage.testing import Client
+from tests.conftest import write_feature
 from tests.documented import Answer, DocumentedClient
 
 TOKEN = "a-token-of-enough-characters"
@@ -30,11 +32,16 @@ async def lifespan(app):
     app[HELD].set()
     app[BEGUN] = asyncio.Event()
     yield
+    app[RUNS].append("stopped")
 
 async def store(app):
     app[RUNS].append(1)
     app[BEGUN].set()
-    await app[HELD].wait()
+    try:
+        await app[HELD].wait()
+    except asyncio.CancelledError:
+        app[RUNS].append("cut")
+        raise
     if app[BROKEN]:
         raise app[BROKEN][0]
 
@@ -47,11 +54,16 @@ feature = Feature(routes, lifespan=lifespan, checks=checks)
 
 
 @pytest.fixture
-def petsage_settings(petsage_settings):
-    """The settings, with a token and a required feature."""
+def petsage_settings(petsage_settings, tmp_path):
+    """The settings, with a token, a required feature, and two required sinks."""
     management = petsage_settings.management.model_copy(update={"token": TOKEN})
     catalog = petsage_settings.catalog.model_copy(update={"required": ["pets"]})
-    return petsage_settings.model_copy(update={"management": management, "catalog": catalog})
+    sinks = petsage_settings.logs.sinks
+    audit = sinks["stdout"].model_copy(update={"path": tmp_path / "audit.jsonl"})
+    logs = petsage_settings.logs.model_copy(update={"sinks": {**sinks, "audit": audit}})
+    return petsage_settings.model_copy(
+        update={"management": management, "catalog": catalog, "logs": logs}
+    )
 
 
 class Pets:
@@ -65,10 +77,11 @@ class Pets:
         (_, check, self.app), _ = root[CATALOG].checks()
         keys = check.probe.__globals__
         self.broken: list[BaseException] = self.app[keys["BROKEN"]]
-        self.runs: list[int] = self.app[keys["RUNS"]]
+        self.runs: list[object] = self.app[keys["RUNS"]]
         self.held: asyncio.Event = self.app[keys["HELD"]]
         self.begun: asyncio.Event = self.app[keys["BEGUN"]]
         self.state: ProcessState = root[PROCESS_STATE]
+        self.state.loopback_only = False  # who bears no token is a stranger
 
     async def get(self, path: str, accept: str | None = None, **headers: str) -> Answer:
         """An answer for one who may look inside."""
@@ -103,6 +116,7 @@ async def test_all_is_well(pets):
         "[+]process ok",
         "[+]feature.pets ok",
         "[+]sink.stdout ok",
+        "[+]sink.audit ok",
         "[+]pets.store ok",
         "[+]pets.other ok",
         "readyz check passed",
@@ -138,6 +152,7 @@ async def test_a_required_sink_that_does_not_write_fails(pets, petsage_settings)
     (line,) = [line for line in answer.body.decode().splitlines() if "sink.stdout" in line]
     assert line.startswith("[-]sink.stdout failed: RuntimeError: a line was not written (failed): ")
     assert "directory" in line
+    assert b"[+]sink.audit ok" in answer.body
     assert (await pets.client.get("/livez")).status == 200
     path.rmdir()
 
@@ -160,7 +175,7 @@ async def test_a_check_that_raises_fails_with_its_reason(pets, log_lines, error,
         (line["level"], line["request_id"])
         for line in log_lines()
         if line["message"] == f"Check pets.store fails: {reason}"
-    ] == [("WARNING", None)]
+    ] == 2 * [("WARNING", None)]  # one in each sink
 
 
 async def test_a_hung_check_holds_up_neither_the_others_nor_livez(pets):
@@ -194,8 +209,13 @@ async def test_an_answer_is_kept_for_a_while_and_tells_its_age(pets):
 
 async def test_readiness_proves_the_sinks_with_one_line_for_all_who_ask(pets, log_lines):
     await asyncio.gather(*(pets.get("/readyz") for _ in range(10)))
-    messages = [line["message"] for line in log_lines()]
-    assert messages.count("Readiness proves the log's sinks") == 1
+    markers = [
+        line["marker"]
+        for line in log_lines()
+        if line["message"] == "Readiness proves the log's sinks"
+    ]
+    assert len(markers) == 2  # one line, in each of two sinks
+    assert len(set(markers)) == 1
 
 
 async def test_a_check_is_found_under_its_own_path(pets):
@@ -244,6 +264,7 @@ async def test_other_checks_count_though_one_is_excluded(pets):
 
 
 async def test_strangers_are_told_the_outcome_alone(pets):
+    pets.state.loopback_only = False
     for broken in (False, True):
         if broken:
             pets.broken.append(ValueError("broken"))
@@ -260,6 +281,7 @@ async def test_strangers_are_told_the_outcome_alone(pets):
 
 
 async def test_strangers_cannot_tell_which_checks_there_are(pets):
+    pets.state.loopback_only = False
     there = await pets.client.get("/readyz/pets.store")
     nowhere = await pets.client.get("/readyz/nope")
     assert there.status == nowhere.status == 404
@@ -300,7 +322,8 @@ async def test_a_document_tells_of_each_check(pets, kind):
     assert (answer.status, answer.headers["Content-Type"]) == (503, kind)
     assert answer.json["status"] == "fail"
     checks = answer.json["checks"]
-    assert list(checks) == ["process", "feature.pets", "sink.stdout", "pets.store", "pets.other"]
+    names = "process feature.pets sink.stdout sink.audit pets.store pets.other"
+    assert list(checks) == names.split()
     (failed,) = checks["pets.store"]
     assert (failed["status"], failed["output"]) == ("fail", "ValueError: broken")
     assert failed["observedUnit"] == "ms"
@@ -367,4 +390,29 @@ async def test_a_stop_ends_a_run_before_its_feature(pets):
     client: Client = pets.client.client
     await client.close()
     assert running.cancelled()
+    assert pets.runs == [1, "cut", "stopped"]
     asking.cancel()
+
+
+HANGS = """
+import asyncio
+from petsage import Check, Feature, Routes
+
+async def hang(app):
+    await asyncio.Event().wait()
+
+feature = Feature(Routes(), checks=[Check("hung", hang, timeout_s=60)])
+"""
+
+
+async def test_who_waits_for_a_hung_check_does_not_hold_up_the_stop(project, start_server):
+    write_feature(project, "pets", HANGS)
+    server = start_server(env={"PETSAGE_SERVER__DRAIN_S": "0", "PETSAGE_SERVER__SHUTDOWN_S": "30"})
+    async with ClientSession() as session:
+        asking = asyncio.create_task(session.get(f"{server.address}/readyz"))
+        marker = "Readiness proves the log's sinks"
+        await asyncio.to_thread(server.wait_for, lambda line: line["message"] == marker)
+        server.signal(signal.SIGTERM)
+        code, _ = await asyncio.to_thread(server.end, 10)
+        assert code == 0
+        assert (await asking).status == 503

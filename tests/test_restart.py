@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from petsage.sockets import is_loopback, refuse_new_connections
 from tests.clients import Load
 from tests.conftest import HELLO, START_S, clean_environment, write_feature
 
@@ -215,6 +216,38 @@ def test_what_is_no_socket_at_all_is_one_clear_line(project, serve_on, tmp_path)
         line = serve_on(file).refusal()
 
     assert "LISTEN_FDS hands over descriptor 3, which is no socket" in line
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_when_new_connections_are_refused_those_that_have_begun_are_still_there(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listening:
+        address = listening.getsockname()[:2]
+        with socket.create_connection(address) as begun:
+            refuse_new_connections([listening.fileno()])
+
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.1)
+            accepted, _ = listening.accept()
+            with accepted:
+                begun.sendall(b"hello")
+                assert accepted.recv(5) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ([("127.0.0.1", 80)], True),
+        ([("127.9.9.9", 80), ("::1", 80, 0, 0), "/run/petsage"], True),
+        (["\0abstract"], True),
+        ([("127.0.0.1", 80), ("0.0.0.0", 80)], False),
+        ([("::", 80, 0, 0)], False),
+        ([("fe80::1%eth0", 80, 0, 2)], False),
+        ([], False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(addresses, expected):
+    assert is_loopback(addresses) is expected
 
 
 @pytest.mark.parametrize("restarts", [10, pytest.param(100, marks=pytest.mark.stress)])

@@ -348,6 +348,7 @@ async def test_a_stop_under_load_fails_no_request(project, start_server, stops, 
 
 STARTS = {
     "module": [sys.executable, "-m", "petsage", "serve", "--port", "0"],
+    "run.py": [sys.executable, f"{ROOT}/run.py"],
     "command": [sys.executable, f"{sys.prefix}/bin/petsage", "serve", "--port", "0"],
 }
 
@@ -375,6 +376,24 @@ def test_a_signal_amid_imports_ends_it_without_a_word(project, start, number):
     assert process.returncode == (0 if number == signal.SIGTERM else 130)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_a_signal_ends_other_commands_as_any_other_program(project, number, code):
+    write_feature(project, "stuck", 'print("importing")\nimport time\ntime.sleep(1000)\n')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "petsage", "check"],
+        cwd=project,
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"importing\n"
+
+    process.send_signal(number)
+
+    process.communicate(timeout=20)
+    assert process.returncode == code
+
+
 @pytest.mark.parametrize("moments", [10, pytest.param(100, marks=pytest.mark.stress)])
 def test_a_stop_at_any_moment_of_the_start_is_clean(project, moments):
     write_feature(project, "hello", HELLO)
@@ -398,7 +417,7 @@ def test_a_stop_at_any_moment_of_the_start_is_clean(project, moments):
         assert not lines or lines[-1]["message"] == "PetSage has stopped"
         if process.returncode == -signal.SIGTERM:
             # The interpreter itself was not up, and no line of ours had run.
-            assert (codes, out, err) == ([], b"", b"")
+            assert (out, err) == (b"", b"")
         else:
             codes.append(process.returncode)
             assert err == b""
@@ -445,8 +464,10 @@ def test_readiness_ends_when_a_start_is_stopped(project):
 
     wait_for_message(process, "PetSage stops before it has started")
     with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
-        status, headers, body = asked(caller, READY)
+        verbose = b"GET /readyz?verbose HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        status, headers, body = asked(caller, verbose)
         assert (status, headers["connection"]) == (503, "close")
+        assert b"process" in body
         assert b"starting" not in body
     process.communicate(timeout=20)
     assert process.returncode == 0

@@ -4,11 +4,13 @@ The line is no LogRecord unless somebody besides the pipeline listens to `petsag
 """
 
 import logging
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from multidict import istr
 
 from petsage.context import (
     RequestContext,
@@ -21,6 +23,7 @@ from petsage.metrics import RequestMetrics
 
 ACCESS_LOGGER: Final = "petsage.access"
 
+_USER_AGENT: Final = istr("User-Agent")
 _MAX_TEXT: Final = 2048
 
 
@@ -48,29 +51,40 @@ class AccessLogger(AbstractAccessLogger):
         if context is None:
             context = new_request_context()
             set_current_request(context)
+        self.note(
+            context,
+            request.method,
+            request.rel_url.raw_path,
+            response.status,
+            request.writer.output_size,
+            request.remote,
+            request.headers,
+        )
+
+    def note(  # noqa: PLR0917 - each is a field of the line, in its order
+        self,
+        context: RequestContext,
+        method: str,
+        path: str,
+        status: int,
+        size: int,
+        remote: str | None,
+        headers: Mapping[str, str],
+    ) -> None:
+        """Counts a request of which this is known, and writes its line."""
         seconds = perf_counter() - context.started
-        self._requests.observe(request.method, context.route, response.status, seconds)
+        self._requests.observe(method, context.route, status, seconds)
         if not self.logger.isEnabledFor(logging.INFO):
             return
-        fields = access_fields(request, response, context, seconds)
-        message = f"{request.method} {fields['path']} {response.status}"
-        log_info(self.logger, message, fields)
-
-
-def access_fields(
-    request: web.BaseRequest,
-    response: web.StreamResponse,
-    context: RequestContext,
-    seconds: float,
-) -> dict[str, Any]:
-    """What an access line says besides the fields of every line, in this order."""
-    return {
-        "method": request.method,
-        "path": request.rel_url.raw_path[:_MAX_TEXT],
-        "route": context.route,
-        "status": response.status,
-        "duration_ms": round(seconds * 1000, 3),
-        "bytes": request.writer.output_size,
-        "remote": request.remote,
-        "user_agent": request.headers.get("User-Agent", "")[:_MAX_TEXT] or None,
-    }
+        path = path[:_MAX_TEXT]
+        fields = {
+            "method": method,
+            "path": path,
+            "route": context.route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+            "bytes": size,
+            "remote": remote,
+            "user_agent": headers.get(_USER_AGENT, "")[:_MAX_TEXT] or None,
+        }
+        log_info(self.logger, f"{method} {path} {status}", fields)

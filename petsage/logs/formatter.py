@@ -59,6 +59,8 @@ class JsonFormatter(BaseJsonFormatter):
         self._cleaner = Cleaner(redact, max_line_bytes)
         self._max_line_bytes = max_line_bytes
         self._second = (-1, "")
+        # As many as there are loggers of the core's own lines and of proofs, and features.
+        self._parts: dict[tuple[str, str | None], tuple[str, str]] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without its newline, for those who use this as any stdlib formatter."""
@@ -109,6 +111,39 @@ class JsonFormatter(BaseJsonFormatter):
             "trace_id": request.trace_id,
             "span_id": request.span_id,
         }
+
+    def info_line(self, logger: str, message: str, extras: dict[str, Any]) -> bytes:
+        """A line at INFO with extras of plain values, under names that are no other field's.
+
+        The same as `dump` makes of `own_fields` and them, for half the price: what one line has
+        in common with the next is put together once.
+        """
+        request, timestamp = current_request(), self.timestamp_of(time.time())
+        if request is not None:
+            feature = request.feature or _feature_of(logger)
+            parts = self._parts.get((logger, feature)) or self._make_parts(logger, feature)
+            try:
+                # What stands between quotes here was made, or looked at, by `context`.
+                line = (
+                    f'{{"timestamp":"{timestamp}{parts[0]}{orjson.dumps(message).decode()}{parts[1]}'
+                    f'"request_id":"{request.request_id}","trace_id":"{request.trace_id}",'
+                    f'"span_id":"{request.span_id}",{orjson.dumps(extras).decode()[1:]}\n'
+                ).encode()
+            except TypeError:
+                pass  # a lone surrogate: made plain below
+            else:
+                line = harmless(line)
+                if len(line) <= self._max_line_bytes:
+                    return line
+        return self.dump({**self.own_fields(timestamp, "INFO", logger, message), **extras})
+
+    def _make_parts(self, logger: str, feature: str | None) -> tuple[str, str]:
+        """What lines of a logger and a feature have in common before and after the message."""
+        names = orjson.dumps({"level": "INFO", "logger": logger}).decode()[1:-1]
+        common = {"service": self.service, "version": self.version, "feature": feature}
+        parts = f'",{names},"message":', f",{orjson.dumps(common).decode()[1:-1]},"
+        self._parts[logger, feature] = parts
+        return parts
 
     def is_secret(self, name: str) -> bool:
         """Whether the value of a field of this name is masked."""

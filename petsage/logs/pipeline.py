@@ -308,11 +308,9 @@ def log_info(
         logger.info("%s", message, extra={**extra, _PROOF: proof}, stacklevel=3)
         return
     formatter = pipeline.formatter
-    fields = formatter.own_fields(formatter.timestamp_of(time.time()), "INFO", logger.name, message)
-    fields.update(extra)
     for name in _secret_names(formatter, tuple(extra)):
-        fields[name] = MASK
-    pipeline.put(logging.INFO, formatter.dump(fields), proof)
+        extra = {**extra, name: MASK}
+    pipeline.put(logging.INFO, formatter.info_line(logger.name, message, extra), proof)
 
 
 @lru_cache(maxsize=16)

@@ -3,22 +3,24 @@
 import asyncio
 import gzip
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 from aiohttp import hdrs, web
 
-from petsage import Feature, FromApp, Request, Routes, StreamResponse
+from petsage import Feature, FromApp, Media, Request, Routes, StreamResponse
 from petsage.catalog import CATALOG, Catalog, State
-from petsage.health import PROCESS_STATE, Phase, ProcessState
+from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, Phase, ProcessState
 from petsage.logs.pipeline import installed_pipeline
 from petsage.logs.sinks import Account
 from petsage.metrics import (
     ACTIVE_REQUESTS,
     BUCKETS,
     BUILD,
+    CHECK_AGE,
+    CHECK_STATE,
     FEATURE_STATE,
     LOG_EMITTED,
     LOG_LOST,
@@ -26,6 +28,10 @@ from petsage.metrics import (
     LOG_QUEUE_CAPACITY,
     LOG_RECORDS,
     LOG_RESTARTS,
+    LOOP_LAG,
+    LOOP_LAG_MAX,
+    LOOP_STALLED,
+    LOOP_STALLS,
     PHASE,
     REQUEST_DURATION,
     REQUESTS,
@@ -34,7 +40,9 @@ from petsage.metrics import (
     RequestMetrics,
 )
 from petsage.openapi import VERSION
+from petsage.readiness import READINESS, Readiness
 from petsage.system.guarded import guarded
+from petsage.watchdog import WATCHDOG, Watchdog
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -97,24 +105,38 @@ def _texts(values: Iterable[str]) -> list[str]:
     return [value.encode(errors="backslashreplace").decode() for value in values]
 
 
-def _cumulative(counts: tuple[int, ...]) -> list[tuple[str, float]]:
+def _cumulative(counts: tuple[float, ...]) -> list[tuple[str, float]]:
     bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
-    total, buckets = 0, []
+    total, buckets = 0.0, []
     for bound, count in zip(bounds, counts, strict=True):
         total += count
-        buckets.append((bound, float(total)))
+        buckets.append((bound, total))
     return buckets
 
 
-def take_snapshot(requests: RequestMetrics, catalog: Catalog, state: ProcessState) -> Snapshot:
-    """What is counted and known now; nothing is run or asked for it."""
-    samples = [
-        *((ACTIVE_REQUESTS, (method,), count) for method, count in requests.active.items()),
-        *((PHASE, (phase,), phase == state.phase) for phase in get_args(Phase)),
-        *_feature_samples(catalog),
-        *_log_samples(),
-    ]
-    return Snapshot(tuple(requests.observed()), tuple(samples))
+@dataclass(frozen=True)
+class Sources:
+    """Who knows what is shown: the owners of the facts, in the root application."""
+
+    requests: RequestMetrics
+    catalog: Catalog
+    state: ProcessState
+    checks: CheckRunner
+    readiness: Readiness
+    watchdog: Watchdog
+
+    def snapshot(self) -> Snapshot:
+        """What is counted and known now; nothing is run or asked for it."""
+        active = self.requests.active.items()
+        samples = [
+            *((ACTIVE_REQUESTS, (method,), count) for method, count in active),
+            *((PHASE, (phase,), phase == self.state.phase) for phase in get_args(Phase)),
+            *_feature_samples(self.catalog),
+            *_check_samples(self.checks, self.readiness),
+            *_loop_samples(self.watchdog),
+            *_log_samples(),
+        ]
+        return Snapshot(tuple(self.requests.observed()), tuple(samples))
 
 
 def _feature_samples(catalog: Catalog) -> Iterator[Sample]:
@@ -124,6 +146,22 @@ def _feature_samples(catalog: Catalog) -> Iterator[Sample]:
     for name, state in states.items():
         for each in get_args(State):
             yield FEATURE_STATE, (name, each), each == state
+
+
+def _check_samples(checks: CheckRunner, readiness: Readiness) -> Iterator[Sample]:
+    facts = {result.name: result for result in readiness.facts()}
+    for name, result in {**checks.results(), **facts}.items():
+        yield CHECK_STATE, (name,), result.passed
+        yield CHECK_AGE, (name,), result.age_s
+
+
+def _loop_samples(watchdog: Watchdog) -> Iterator[Sample]:
+    yield LOOP_LAG, (), watchdog.lag_s
+    yield LOOP_LAG_MAX, (), watchdog.max_lag_s
+    # A copy: the watchdog's thread goes on counting. Nobody's code is "", and always shown.
+    for feature, count in {"": 0, **watchdog.stalls_by_feature}.items():
+        yield LOOP_STALLS, (feature,), count
+    yield LOOP_STALLED, (), watchdog.stalled_s_total
 
 
 def _log_samples() -> Iterator[Sample]:
@@ -227,25 +265,31 @@ def _is_zero(weight: str) -> bool:
 EXPOSITION: Final = web.AppKey("exposition", Exposition)
 
 
-async def lifespan(app: web.Application) -> Any:
+async def lifespan(app: web.Application) -> AsyncIterator[None]:
     """Makes what keeps the collectors between scrapes."""
     app[EXPOSITION] = Exposition()
     yield
 
 
-@routes.get("/metrics", summary="Show the metrics")
-async def get_metrics(
+_TEXTS: Final = Media({"text/plain": str, "application/openmetrics-text": str})
+
+
+@routes.get("/metrics", summary="Show the metrics", answers={200: _TEXTS})
+async def get_metrics(  # noqa: PLR0917 - each owner of facts is an argument
     request: Request,
     exposition: Annotated[Exposition, FromApp(EXPOSITION)],
     requests: Annotated[RequestMetrics, FromApp(REQUESTS)],
     catalog: Annotated[Catalog, FromApp(CATALOG)],
     state: Annotated[ProcessState, FromApp(PROCESS_STATE)],
+    checks: Annotated[CheckRunner, FromApp(CHECKS)],
+    readiness: Annotated[Readiness, FromApp(READINESS)],
+    watchdog: Annotated[Watchdog, FromApp(WATCHDOG)],
 ) -> StreamResponse:
     """Everything that is counted, in Prometheus' text format, or OpenMetrics by `Accept`."""
-    snapshot = take_snapshot(requests, catalog, state)
+    sources = Sources(requests, catalog, state, checks, readiness, watchdog)
     return await asyncio.to_thread(
         exposition.render,
-        snapshot,
+        sources.snapshot(),
         ",".join(request.headers.getall(hdrs.ACCEPT, ())),
         compress=takes_gzip(",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, ()))),
     )

@@ -1,0 +1,204 @@
+"""Requests that need nothing of a web request are answered straight from the parser.
+
+Most of what aiohttp does for a request serves those that ask for something: a request object, a
+writer, a chain of applications and signals. An endpoint whose handler takes no arguments asks for
+nothing, and what it answers is JSON; docs/decisions/0009 says what that saves and what it rests on.
+Whatever else comes goes aiohttp's way, and so does whatever goes wrong here.
+"""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from multidict import istr
+
+from petsage.answers import begin, must_pass, respond_to, stamp
+from petsage.context import RequestContext
+from petsage.logs.access import AccessLogger
+from petsage.metrics import RequestMetrics
+from petsage.response import JsonResponse
+from petsage.routing import Mounted, TableResource
+
+_EXPECT: Final = istr(hdrs.EXPECT)
+
+_log = logging.getLogger(__name__)
+
+
+class DirectHandler(RequestHandler):
+    """aiohttp's handler of one connection, with a short way for what needs no request.
+
+    aiohttp's own loop, `start`, waits on a future for requests. While a request is answered here,
+    that future is out of its sight; so it goes on waiting, and what comes meanwhile is queued for
+    it. The names are private to aiohttp; test_direct.py holds us to them.
+
+    Args:
+        resource: has the table of routes.
+        requests: where requests in hand are counted.
+    """
+
+    __slots__ = ("_access", "_direct", "_is_last", "_requests", "_resource")
+
+    def __init__(
+        self, *args: Any, resource: TableResource, requests: RequestMetrics, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._resource = resource
+        self._requests = requests
+        assert isinstance(self.access_logger, AccessLogger)  # noqa: S101 - for mypy: `Runner` gives it
+        self._access: AccessLogger = self.access_logger
+        self._direct: asyncio.Task[None] | None = None
+        self._is_last = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came, and answers it or wakes aiohttp's loop to."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            super().data_received(data)
+            return
+        self._waiter = None  # so that nothing wakes the loop but the lines below
+        try:
+            super().data_received(data)
+        finally:
+            mounted = self._find_direct()
+            if mounted is not None:
+                self._begin_direct(mounted, waiter)
+            else:
+                self._waiter = waiter
+                if self._messages:
+                    waiter.set_result(None)
+
+    def _find_direct(self) -> Mounted | None:
+        """The route of the one request that has come, where it can be answered directly."""
+        if len(self._messages) != 1 or self._is_last or self._buffer_paused or self._force_close:
+            return None
+        message, payload = self._messages[0]
+        if (
+            payload is not EMPTY_PAYLOAD
+            or isinstance(message, _ErrInfo)
+            or message.method != hdrs.METH_GET
+            or message.should_close
+            or message.upgrade
+            or message.version != HttpVersion11
+            or _EXPECT in message.headers
+        ):
+            return None
+        return self._resource.table.direct.get(message.path)
+
+    def _begin_direct(self, mounted: Mounted, waiter: asyncio.Future[None]) -> None:
+        message, _ = self._messages.popleft()
+        assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
+        assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
+        assert not isinstance(message, _ErrInfo)  # noqa: S101 - for mypy: `_find_direct` looked
+        self._parser.message_consumed()
+        self._manager.requests_count += 1
+        self._request_in_progress = True
+        # A task of its own, so that no request sees the context variables of another.
+        self._direct = self._loop.create_task(self._answer_directly(message, mounted, waiter))
+
+    async def _answer_directly(
+        self, message: RawRequestMessage, mounted: Mounted, waiter: asyncio.Future[None]
+    ) -> None:
+        goes_on = False
+        try:
+            goes_on = await self._answer(message, mounted)
+        except ConnectionError:
+            _log.debug("The client of %s %s went away", message.method, mounted.template)
+        finally:
+            self._direct = None
+            self._request_in_progress = False
+            self._waiter = waiter
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)  # the stop waits for this answer
+            if not goes_on or self._close or self._force_close:
+                self.force_close()
+            else:
+                self._keep_alive()
+                if self._messages and not waiter.done():
+                    waiter.set_result(None)
+
+    async def _answer(self, message: RawRequestMessage, mounted: Mounted) -> bool:
+        """Answers one request; whether the connection goes on."""
+        context = begin(message)
+        context.feature, context.route = mounted.feature, mounted.template
+        endpoint = mounted.compiled.endpoint
+        active = self._requests.active
+        active[hdrs.METH_GET] += 1
+        try:
+            answer = endpoint.respond(await endpoint.handler())
+            if isinstance(answer, JsonResponse) and answer.is_plain:
+                keep_alive = not self._is_last or bool(self._messages)
+                data = answer.message(context, keep_alive=keep_alive)
+            else:
+                data = None
+        except BaseException as error:
+            if must_pass(error):
+                # The stop cuts it: no answer follows, and so no access line but this one.
+                self._note(message, context, 503, 0)
+                raise
+            return await self._finish(message, context, error)
+        finally:
+            active[hdrs.METH_GET] -= 1
+        if data is None:
+            return await self._finish(message, context, answer)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            self._note(message, context, answer.status, 0)
+            return False
+        transport.write(data)
+        self._note(message, context, answer.status, len(data))
+        if self._paused:
+            await self._drain_helper()
+        return keep_alive
+
+    async def _finish(
+        self,
+        message: RawRequestMessage,
+        context: RequestContext,
+        outcome: web.StreamResponse | BaseException,
+    ) -> bool:
+        """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
+        make, task = self._request_factory, asyncio.current_task()
+        if make is None or task is None:  # the client has gone, and with it whom to answer
+            self._note(message, context, 500, 0)
+            return False
+        request = make(message, EMPTY_PAYLOAD, self, StreamWriter(self, self._loop), task)
+        if isinstance(outcome, BaseException):
+            outcome = respond_to(outcome, request, context)
+        context.answer = outcome
+        stamp(outcome, context)
+        answer, was_cut = await self.finish_response(request, outcome, self._loop.time())
+        return not was_cut and bool(answer.keep_alive)
+
+    def _note(
+        self, message: RawRequestMessage, context: RequestContext, status: int, size: int
+    ) -> None:
+        """Counts a request, and writes its access line."""
+        peer = self.peername
+        remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
+        self._access.note(
+            context, message.method, message.path, status, size, remote, message.headers
+        )
+
+    def _keep_alive(self) -> None:
+        """Has the connection closed when nothing comes for a while, as aiohttp's loop does."""
+        close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = close_time
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Ends what waits for the client; what runs for it ends where that is wished."""
+        cancels = self._manager is not None and self._manager.handler_cancellation
+        super().connection_lost(exc)
+        if cancels and self._direct is not None:
+            self._direct.cancel()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        """Waits for the answer under way, as long as `timeout` allows, and closes."""
+        await super().shutdown(timeout)
+        if self._direct is not None:
+            self._direct.cancel()
