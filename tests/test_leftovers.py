@@ -169,11 +169,15 @@ TIDY = """
         asyncio.run(asyncio.sleep(0))
 
     def test_a_file_in_a_cycle_of_garbage():
-        reader, writer = socket.socketpair()
-        cycle = [reader, writer]
-        cycle.append(cycle)
-        reader.close()
-        writer.close()
+        class Owner:
+            def __init__(self):
+                self.descriptor = os.open(os.devnull, os.O_RDONLY)
+                self.itself = self
+
+            def __del__(self):
+                os.close(self.descriptor)
+
+        Owner()
 
     def test_what_pytest_itself_puts_up(caplog, capfd, monkeypatch, tmp_path):
         caplog.set_level("DEBUG")
