@@ -225,7 +225,9 @@ class _Process:
         if not self._inherited:
             self._refuse_new_connections()
         await self._pause(_ACCEPT_S)  # what has begun by now is accepted
+        await _turn()
         await self._runner.stop_listening()
+        await _turn()
         _log.info("PetSage takes no new connections")
         await self._app[CHECKS].stop()  # who waits for one that hangs is answered, too
         loop = asyncio.get_running_loop()
@@ -246,6 +248,12 @@ class _Process:
         """Waits, unless there is a hurry."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
+
+
+async def _turn() -> None:
+    """Lets the loop take what has come: on a busy machine, time may pass in which it does not."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def _bind(runner: Runner, server: ServerSettings) -> None:

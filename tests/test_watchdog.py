@@ -30,6 +30,11 @@ async def sleep(seconds: float = 0) -> int:
     time.sleep(seconds)
     return 1
 
+@routes.get("/nap")
+async def nap() -> int:
+    time.sleep(0.6)
+    return 1
+
 @routes.get("/nested")
 async def nested() -> int:
     async def inner():
@@ -109,6 +114,18 @@ def told(log_lines, text):
 
 def line_of(source: str) -> int:
     return BLOCKS.splitlines().index(source) + 1
+
+
+async def test_a_handler_without_arguments_that_blocks_is_named_with_its_request(
+    serve, lines, log_lines
+):
+    client = await serve()
+    await client.get("/api/v1/nap", headers={"X-Request-ID": "me"})
+    await lines.wait_for(GOES_ON)
+
+    (stands,) = told(log_lines, STANDS)
+    assert (stands["route"], stands["request_id"]) == ("/api/v1/nap", "me")
+    assert (stands["feature"], stands["blocking_feature"]) == ("sleepy", "sleepy")
 
 
 async def test_a_handler_that_blocks_is_named_while_it_does(serve, lines, log_lines):
