@@ -1,4 +1,7 @@
-"""The fixtures `broken_sink` and `proof_of`: both fail where what they promise is not so."""
+"""The fixtures `broken_sink` and `proof_of`: both fail where what they promise is not so.
+
+Over 300 lines because every way of breaking, and every lie, is tried.
+"""
 
 import errno
 import os
