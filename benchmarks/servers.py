@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,15 +149,21 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, *, core: int, folder: Path) -> Iterator[Running]:
+def running(
+    server: Server, *, core: int, folder: Path, features: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """`server`, started in the empty `folder` on `core` alone, and stopped at the end.
 
-    What it logs goes to a file in `folder`/logs.
+    What it logs goes to a file in `folder`/logs. `features` are further ones of PetSage's, the
+    text of each by its name.
     """
     log_file = folder / "logs" / "lines.jsonl"
     log_file.parent.mkdir()
     if server.name == "petsage":
         _furnish(folder, log_file)
+        for name, text in (features or {}).items():
+            (folder / "features" / name).mkdir()
+            (folder / "features" / name / "__init__.py").write_text(text)
     port = _free_port()
     command = [sys.executable, "-m", *server.arguments, str(port)]
     with (folder / "output.txt").open("wb") as output, _on_core(core):
