@@ -116,16 +116,24 @@ class Running:
             body = None
         return Answer(response.status, body if isinstance(body, dict) else None)
 
-    def first_answer(self) -> Answer:
-        """The first answer that the server gives at all, asked for until it does."""
+    def first_answer(self) -> tuple[Answer, int]:
+        """The first answer that is no 503, asked for until it comes; and how many 503 came before.
+
+        A server that listens before it is ready says so by a 503.
+        """
+        too_early = 0
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise self._failure(f"it ended with {self.process.returncode}")
             try:
-                return self.ask()
+                answer = self.ask()
+                if answer.status != 503:
+                    return answer, too_early
+                too_early += 1
             except (OSError, http.client.HTTPException):
-                time.sleep(0.002)
+                pass  # it does not listen yet
+            time.sleep(0.002)
         raise self._failure(f"no answer within {_START_TIMEOUT_S} s")
 
     def stop(self) -> bool:
