@@ -13,15 +13,15 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import RequestHandler, _ErrInfo, _RequestFactory
 from multidict import istr
 
-from petsage.answers import begin, must_pass, respond_to, stamp
+from petsage.answers import begin, must_pass, respond_to
 from petsage.context import RequestContext
 from petsage.logs.access import AccessLogger
-from petsage.metrics import RequestMetrics
+from petsage.metrics import REQUESTS
 from petsage.response import JsonResponse
-from petsage.routing import Mounted, TableResource
+from petsage.routing import Mounted, RequestMatch, TableResource
 
 _EXPECT: Final = istr(hdrs.EXPECT)
 
@@ -36,22 +36,36 @@ class DirectHandler(RequestHandler):
     it. The names are private to aiohttp; test_direct.py holds us to them.
 
     Args:
-        resource: has the table of routes.
-        requests: where requests in hand are counted.
+        app: the root application.
+        resource: has the table of routes; None where `app` looks at every request, and none may
+            go past it.
     """
 
-    __slots__ = ("_access", "_direct", "_is_last", "_requests", "_resource")
+    __slots__ = ("_access", "_app", "_direct", "_is_last", "_remote", "_requests", "_resource")
 
     def __init__(
-        self, *args: Any, resource: TableResource, requests: RequestMetrics, **kwargs: Any
+        self,
+        *args: Any,
+        app: web.Application,
+        resource: TableResource | None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._app = app
         self._resource = resource
-        self._requests = requests
+        self._requests = app[REQUESTS]
+        self._remote: str | None = None
         assert isinstance(self.access_logger, AccessLogger)  # noqa: S101 - for mypy: `Runner` gives it
         self._access: AccessLogger = self.access_logger
         self._direct: asyncio.Task[None] | None = None
         self._is_last = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins, and notes who is there: a transport that is closed does not say."""
+        super().connection_made(transport)
+        peer = self.peername
+        if peer is not None:
+            self._remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
 
     def data_received(self, data: bytes) -> None:
         """Parses what came, and answers it or wakes aiohttp's loop to."""
@@ -73,7 +87,13 @@ class DirectHandler(RequestHandler):
 
     def _find_direct(self) -> Mounted | None:
         """The route of the one request that has come, where it can be answered directly."""
-        if len(self._messages) != 1 or self._is_last or self._buffer_paused or self._force_close:
+        if (
+            self._resource is None
+            or len(self._messages) != 1
+            or self._is_last
+            or self._buffer_paused
+            or self._force_close
+        ):
             return None
         message, payload = self._messages[0]
         if (
@@ -107,6 +127,8 @@ class DirectHandler(RequestHandler):
             goes_on = await self._answer(message, mounted)
         except ConnectionError:
             _log.debug("The client of %s %s went away", message.method, mounted.template)
+        except Exception as error:  # noqa: BLE001 - logged, as aiohttp's loop does
+            self.log_exception("Unhandled exception", exc_info=error)
         finally:
             self._direct = None
             self._request_in_progress = False
@@ -139,37 +161,43 @@ class DirectHandler(RequestHandler):
                 # The stop cuts it: no answer follows, and so no access line but this one.
                 self._note(message, context, 503, 0)
                 raise
-            return await self._finish(message, context, error)
+            return await self._finish(message, mounted, context, error)
         finally:
             active[hdrs.METH_GET] -= 1
         if data is None:
-            return await self._finish(message, context, answer)
+            return await self._finish(message, mounted, context, answer)
         transport = self.transport
         if transport is None or transport.is_closing():
             self._note(message, context, answer.status, 0)
             return False
         transport.write(data)
-        self._note(message, context, answer.status, len(data))
-        if self._paused:
-            await self._drain_helper()
+        try:
+            if self._paused:
+                await self._drain_helper()
+        finally:
+            self._note(message, context, answer.status, len(data))
         return keep_alive
 
     async def _finish(
         self,
         message: RawRequestMessage,
+        mounted: Mounted,
         context: RequestContext,
         outcome: web.StreamResponse | BaseException,
     ) -> bool:
         """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
-        make, task = self._request_factory, asyncio.current_task()
-        if make is None or task is None:  # the client has gone, and with it whom to answer
-            self._note(message, context, 500, 0)
-            return False
+        # The connection has forgotten how requests are made when its client has gone.
+        make: _RequestFactory = self._request_factory or self._app._make_request
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for mypy: every coroutine runs in one
         request = make(message, EMPTY_PAYLOAD, self, StreamWriter(self, self._loop), task)
+        assert isinstance(request, web.Request)  # noqa: S101 - for mypy: the application's are
+        match = RequestMatch({}, mounted.compiled.run, mounted)
+        match.add_app(self._app)
+        match.freeze()
+        request._match_info = match
         if isinstance(outcome, BaseException):
             outcome = respond_to(outcome, request, context)
-        context.answer = outcome
-        stamp(outcome, context)
         answer, was_cut = await self.finish_response(request, outcome, self._loop.time())
         return not was_cut and bool(answer.keep_alive)
 
@@ -177,10 +205,8 @@ class DirectHandler(RequestHandler):
         self, message: RawRequestMessage, context: RequestContext, status: int, size: int
     ) -> None:
         """Counts a request, and writes its access line."""
-        peer = self.peername
-        remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
         self._access.note(
-            context, message.method, message.path, status, size, remote, message.headers
+            context, message.method, message.path, status, size, self._remote, message.headers
         )
 
     def _keep_alive(self) -> None:
