@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, _ErrInfo, _RequestFactory
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import istr
 
 from petsage.answers import begin, must_pass, respond_to
@@ -44,11 +44,7 @@ class DirectHandler(RequestHandler):
     __slots__ = ("_access", "_app", "_direct", "_is_last", "_remote", "_requests", "_resource")
 
     def __init__(
-        self,
-        *args: Any,
-        app: web.Application,
-        resource: TableResource | None,
-        **kwargs: Any,
+        self, *args: Any, app: web.Application, resource: TableResource | None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self._app = app
@@ -87,13 +83,7 @@ class DirectHandler(RequestHandler):
 
     def _find_direct(self) -> Mounted | None:
         """The route of the one request that has come, where it can be answered directly."""
-        if (
-            self._resource is None
-            or len(self._messages) != 1
-            or self._is_last
-            or self._buffer_paused
-            or self._force_close
-        ):
+        if self._resource is None or self._is_last or len(self._messages) != 1:
             return None
         message, payload = self._messages[0]
         if (
@@ -109,10 +99,9 @@ class DirectHandler(RequestHandler):
         return self._resource.table.direct.get(message.path)
 
     def _begin_direct(self, mounted: Mounted, waiter: asyncio.Future[None]) -> None:
-        message, _ = self._messages.popleft()
+        message: Any = self._messages.popleft()[0]
         assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
         assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
-        assert not isinstance(message, _ErrInfo)  # noqa: S101 - for mypy: `_find_direct` looked
         self._parser.message_consumed()
         self._manager.requests_count += 1
         self._request_in_progress = True
@@ -138,9 +127,16 @@ class DirectHandler(RequestHandler):
             if not goes_on or self._close or self._force_close:
                 self.force_close()
             else:
-                self._keep_alive()
-                if self._messages and not waiter.done():
-                    waiter.set_result(None)
+                self._go_on(waiter)
+
+    def _go_on(self, waiter: asyncio.Future[None]) -> None:
+        """Waits for the next request as aiohttp's loop does, or wakes it where one has come."""
+        close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = close_time
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+        if self._messages and not waiter.done():
+            waiter.set_result(None)
 
     async def _answer(self, message: RawRequestMessage, mounted: Mounted) -> bool:
         """Answers one request; whether the connection goes on."""
@@ -187,11 +183,9 @@ class DirectHandler(RequestHandler):
     ) -> bool:
         """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
         # The connection has forgotten how requests are made when its client has gone.
-        make: _RequestFactory = self._request_factory or self._app._make_request
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for mypy: every coroutine runs in one
-        request = make(message, EMPTY_PAYLOAD, self, StreamWriter(self, self._loop), task)
-        assert isinstance(request, web.Request)  # noqa: S101 - for mypy: the application's are
+        make: Any = self._request_factory or self._app._make_request
+        writer = StreamWriter(self, self._loop)
+        request: web.Request = make(message, EMPTY_PAYLOAD, self, writer, asyncio.current_task())
         match = RequestMatch({}, mounted.compiled.run, mounted)
         match.add_app(self._app)
         match.freeze()
@@ -208,13 +202,6 @@ class DirectHandler(RequestHandler):
         self._access.note(
             context, message.method, message.path, status, size, self._remote, message.headers
         )
-
-    def _keep_alive(self) -> None:
-        """Has the connection closed when nothing comes for a while, as aiohttp's loop does."""
-        close_time = self._loop.time() + self._keepalive_timeout
-        self._next_keepalive_close_time = close_time
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends what waits for the client; what runs for it ends where that is wished."""
