@@ -146,7 +146,10 @@ class DirectHandler(RequestHandler):
         active = self._requests.active
         active[hdrs.METH_GET] += 1
         try:
-            answer = endpoint.respond(await endpoint.handler())
+            try:
+                answer = endpoint.respond(await endpoint.handler())
+            finally:
+                active[hdrs.METH_GET] -= 1
             if isinstance(answer, JsonResponse) and answer.is_plain:
                 keep_alive = not self._is_last or bool(self._messages)
                 data = answer.message(context, keep_alive=keep_alive)
@@ -158,8 +161,6 @@ class DirectHandler(RequestHandler):
                 self._note(message, context, 503, 0)
                 raise
             return await self._finish(message, mounted, context, error)
-        finally:
-            active[hdrs.METH_GET] -= 1
         if data is None:
             return await self._finish(message, mounted, context, answer)
         transport = self.transport
