@@ -4,7 +4,8 @@ import asyncio
 import logging
 from typing import Final
 
-from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp import hdrs, web
+from aiohttp.client_exceptions import ClientConnectionResetError
 from aiohttp.http import RawRequestMessage, StreamWriter
 from multidict import istr
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -50,8 +51,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 @app.callback()
 def petsage(context: typer.Context) -> None:
     """PetSage: a feature is a folder, and the health check tells the truth."""
-    if context.invoked_subcommand != "serve":
+    if context.invoked_subcommand != "serve":  # which does so when it serves
         end_as_usual()
+        gc.enable()
 
 
 @app.command()

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from petsage.client_side import import_client_for
+
 PACKAGE: Final = "features"
 """Features are modules below this name, whatever folder they are found in."""
 
@@ -193,11 +195,14 @@ class ImportedModules:
         self._covered = _take_modules(self.snapshot.module)
         _generations.setdefault(self.snapshot.name, []).append(self)
         self._prime_sources()
+        present = set(sys.modules)
         try:
-            return importlib.import_module(self.snapshot.module)
+            module = importlib.import_module(self.snapshot.module)
+            import_client_for(map(sys.modules.get, set(sys.modules) - present))
         except BaseException:
             self.put_back()
             raise
+        return module
 
     def put_back(self) -> None:
         """Takes these modules out, and puts in what they took the place of; once is enough.

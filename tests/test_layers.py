@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent / "petsage"
 
 # Each row may import from those above it, and from itself where it is a package.
 ROWS = [
+    "client_side",
     "signals",
     "context",
     "response",
