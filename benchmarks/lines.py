@@ -17,11 +17,12 @@ class Lines:
     invalid: int
     not_200: int
 
-    def faults(self, *, answered: int, slack: int) -> list[str]:
+    def faults(self, *, answered: int, too_early: int, slack: int) -> list[str]:
         """Why these are not the lines of `answered` requests; nothing where they are.
 
         Args:
             answered: the answers that clients received.
+            too_early: further ones, 503, of a server that was not ready.
             slack: the requests that may have been under way when wrk closed its connections.
         """
         faults = []
@@ -32,8 +33,10 @@ class Lines:
                 )
         if self.invalid:
             faults.append(f"{self.invalid} lines that are no JSON object")
-        if self.not_200:
-            faults.append(f"{self.not_200} access lines with a status other than 200")
+        if self.not_200 != too_early:
+            faults.append(
+                f"{self.not_200} access lines with a status other than 200, for {too_early} answers"
+            )
         return faults
 
 
@@ -45,7 +48,7 @@ def count_lines(folder: Path, *, access_logger: str) -> Lines:
             counts.update(_kind(line, access_logger) for line in lines)
     return Lines(
         app=counts["app"],
-        access=counts["access"] + counts["not_200"],
+        access=counts["access"],
         invalid=counts["invalid"],
         not_200=counts["not_200"],
     )

@@ -77,7 +77,8 @@ def measure_round(server: Server, number: int, plan: Plan) -> Round:
     with tempfile.TemporaryDirectory(prefix="petsage-bench-") as folder:
         start = time.perf_counter()
         with running(server, core=plan.server_core, folder=Path(folder)) as started:
-            answers = [started.first_answer()]
+            first, too_early = started.first_answer()
+            answers = [first]
             first_200_ms = (time.perf_counter() - start) * 1e3
             first_200_cpu_ms = accounting.cpu_s(started.pid) * 1e3
             warm_up = run_wrk(started.url, seconds=plan.warmup_s, connections=plan.connections)
@@ -97,6 +98,7 @@ def measure_round(server: Server, number: int, plan: Plan) -> Round:
             app_lines, access_lines = lines.app, lines.access
             faults += lines.faults(
                 answered=len(answers) + warm_up.requests + load.requests,
+                too_early=too_early,
                 slack=2 * plan.connections,
             )
     took_s = after.at - before.at

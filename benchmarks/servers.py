@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,16 +116,24 @@ class Running:
             body = None
         return Answer(response.status, body if isinstance(body, dict) else None)
 
-    def first_answer(self) -> Answer:
-        """The first answer that the server gives at all, asked for until it does."""
+    def first_answer(self) -> tuple[Answer, int]:
+        """The first answer that is no 503, asked for until it comes; and how many 503 came before.
+
+        A server that listens before it is ready says so by a 503.
+        """
+        too_early = 0
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise self._failure(f"it ended with {self.process.returncode}")
             try:
-                return self.ask()
+                answer = self.ask()
+                if answer.status != 503:
+                    return answer, too_early
+                too_early += 1
             except (OSError, http.client.HTTPException):
-                time.sleep(0.002)
+                pass  # it does not listen yet
+            time.sleep(0.002)
         raise self._failure(f"no answer within {_START_TIMEOUT_S} s")
 
     def stop(self) -> bool:
@@ -149,15 +157,21 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, *, core: int, folder: Path) -> Iterator[Running]:
+def running(
+    server: Server, *, core: int, folder: Path, features: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """`server`, started in the empty `folder` on `core` alone, and stopped at the end.
 
-    What it logs goes to a file in `folder`/logs.
+    What it logs goes to a file in `folder`/logs. `features` are further ones of PetSage's, the
+    text of each by its name.
     """
     log_file = folder / "logs" / "lines.jsonl"
     log_file.parent.mkdir()
     if server.name == "petsage":
         _furnish(folder, log_file)
+        for name, text in (features or {}).items():
+            (folder / "features" / name).mkdir()
+            (folder / "features" / name / "__init__.py").write_text(text)
     port = _free_port()
     command = [sys.executable, "-m", *server.arguments, str(port)]
     with (folder / "output.txt").open("wb") as output, _on_core(core):

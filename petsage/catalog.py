@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 from aiohttp import web
 
 from petsage.candidate import Candidate
-from petsage.errors import Finding, StartError, did_you_mean, nearest
+from petsage.errors import Finding, StartError, did_you_mean
 from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
 from petsage.health import Check
@@ -24,6 +24,7 @@ from petsage.ordering import find_failed_need
 from petsage.routing import Mounted, RouteTable, TableResource
 from petsage.settings import Settings
 from petsage.signature import AppParameter, Flaw
+from petsage.unmatched import find_unmatched
 
 State = Literal["serving", "failed", "disabled"]
 
@@ -269,13 +270,10 @@ class Catalog:
         for folder in catalog.folders:
             if not folder.is_dir():
                 _log.warning("There is no folder %s to find features in", folder)
-        named = [(name, f"a table [features.{name}]") for name in self._settings.features]
-        named += [(name, f"{name!r} in [catalog].disabled") for name in catalog.disabled]
-        for name, where in named:
-            if name not in names:
-                right = nearest(name, names)
-                hint = f"; did you mean `{right}`?" if right is not None else ""
-                _log.warning("The settings have %s, and there is no such feature%s", where, hint)
+        for finding in find_unmatched(self._settings, names):
+            if finding.level == "warning":  # an error ends the start, and says so there
+                problem = f"{finding.problem[:1].upper()}{finding.problem[1:]}"
+                _log.warning("%s; %s", problem, finding.fix)
 
 
 def entry_of(candidate: Candidate) -> Entry:

@@ -6,21 +6,30 @@ import gc
 import json
 import os
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from petsage.errors import Finding, PetSageError, StartError
+from petsage.errors import PetSageError, StartError
 from petsage.logger_command import loggers
-from petsage.settings import Settings, load_settings
+from petsage.settings import load_settings
 from petsage.signals import INTERRUPTED, end_as_usual, is_command
+from petsage.terminal import (
+    counted,
+    give_up_output,
+    is_of_output,
+    open_what_is_closed,
+    output_error,
+    plain,
+    print_error,
+    print_finding,
+)
 
 if TYPE_CHECKING:
-    from petsage.candidate import Candidate
     from petsage.catalog import Entry
+    from petsage.log_reader import LineFilter
 
 # Commands import what they need themselves: `petsage logs` needs no web server.
 # ruff: noqa: PLC0415
@@ -74,9 +83,17 @@ def check(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Says everything that is wrong with every feature, without serving; exit code 1 if any is."""
-    candidates = _load(load_settings(), folder)
+    """Says everything that is wrong with every feature, without serving; exit code 1 if any is.
+
+    What the settings say of features that are not there is said, too.
+    """
+    from petsage.survey import survey, survey_settings
+
+    settings = load_settings()
+    candidates = survey(settings, folder)
+    unmatched = survey_settings(settings) if folder is None else []
     findings = [finding for candidate in candidates for finding in candidate.findings]
+    findings += unmatched
     errors = sum(finding.level == "error" for finding in findings)
     failed = sum(bool(candidate.errors) for candidate in candidates)
     if as_json:
@@ -88,15 +105,20 @@ def check(
             }
             for candidate in candidates
         ]
-        summary = {"features": features, "errors": errors, "warnings": len(findings) - errors}
+        summary = {
+            "features": features,
+            "settings": [dataclasses.asdict(finding) for finding in unmatched],
+            "errors": errors,
+            "warnings": len(findings) - errors,
+        }
         typer.echo(json.dumps(summary, indent=2))
     else:
         for finding in findings:
-            _print_finding(finding)
+            print_finding(finding)
         typer.echo(
-            f"{_counted(len(candidates), 'feature')}: {len(candidates) - failed} right, "
-            f"{failed} wrong ({_counted(errors, 'error')}, "
-            f"{_counted(len(findings) - errors, 'warning')})"
+            f"{counted(len(candidates), 'feature')}: {len(candidates) - failed} right, "
+            f"{failed} wrong ({counted(errors, 'error')}, "
+            f"{counted(len(findings) - errors, 'warning')})"
         )
     if errors:
         raise typer.Exit(1)
@@ -106,9 +128,11 @@ def check(
 def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
     """Shows every feature: what it is called, whether it can be served, its routes, and why not."""
     from petsage.catalog import entry_of
+    from petsage.loader import find_folders
+    from petsage.survey import survey
 
     settings = load_settings({"catalog": {"folders": folders} if folders else {}})
-    entries = [entry_of(candidate) for candidate in _load(settings, None)]
+    entries = [entry_of(candidate) for candidate in survey(settings, None)]
     rows = [
         (
             entry.name,
@@ -119,7 +143,12 @@ def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
         )
         for entry in entries
     ]
-    rows += [(name, "", "disabled", "", "[catalog].disabled") for name in settings.catalog.disabled]
+    names = {path.name for path in find_folders(settings.catalog.folders)}
+    rows += [
+        (name, "", "disabled", "", "[catalog].disabled")
+        for name in settings.catalog.disabled
+        if name in names
+    ]
     columns = ("name", "version", "state", "routes", "why")
     if as_json:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
@@ -130,7 +159,7 @@ def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     colours = {"ready": "green", "failed": "red", "disabled": "yellow"}
     for name, version, state, routes, why in rows:
-        table.add_row(name, version, f"[{colours[state]}]{state}[/]", _plain(routes), _plain(why))
+        table.add_row(name, version, f"[{colours[state]}]{state}[/]", plain(routes), plain(why))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -138,11 +167,12 @@ def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
 def openapi(folders: Folders = None) -> None:
     """Prints the OpenAPI document of every feature that can be served."""
     from petsage.openapi import DocumentedFeature, build_document
+    from petsage.survey import survey
 
     settings = load_settings({"catalog": {"folders": folders} if folders else {}})
     document = build_document(
         DocumentedFeature(candidate.name, tuple(candidate.routes))
-        for candidate in _load(settings, None, core=True)
+        for candidate in survey(settings, None, core=True)
         if not candidate.errors
     )
     typer.echo(json.dumps(document, indent=2))
@@ -159,19 +189,29 @@ def logs(
     request_id: Annotated[
         str | None, typer.Option(help="The lines of one request, by its whole id.")
     ] = None,
+    marker: Annotated[
+        str | None,
+        typer.Option(
+            help="The one line of this marker, in FILE or its rotated neighbours: "
+            "exit code 0 if it is there, 1 if not, 2 if that cannot be said."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the lines as they are, for machines.")
     ] = False,
 ) -> None:
     """Shows log lines to people: coloured, filtered, and safe for a terminal."""
     from petsage.log_reader import LineFilter, show_lines
+    from petsage.log_search import SearchError
 
     try:
         line_filter = LineFilter(level, logger, request_id)
     except ValueError as error:
-        raise StartError(f"--level {level}: {error}", fix="name one of these") from None
-    try:
-        with _opened(file) as source:
+        problem = f"--level {level}: {error}"
+        kind = StartError if marker is None else SearchError
+        raise kind(problem, fix="name one of these") from None
+    with _opened(file) if marker is None else _found(file, marker, line_filter) as source:
+        try:
             show_lines(
                 source,
                 sys.stdout,
@@ -179,86 +219,41 @@ def logs(
                 colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
                 raw=as_json,
             )
-    except BrokenPipeError:
-        # The reader has seen enough (`| head`); the interpreter must not flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if marker is None or not give_up_output(error):
+                raise
+            raise typer.Exit(SearchError.exit_code) from None
 
 
 app.command()(loggers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; a PetSageError becomes one line on stderr and exit code 1."""
-    _open_what_is_closed()
+    """Runs one command, and ends the process with its exit code.
+
+    A PetSageError becomes one line on stderr and exit code 1; so does a standard output that
+    takes nothing, unless its reader has gone and wants no more.
+    """
+    open_what_is_closed()
+    code: int | str | None = 0
+    lost: OSError | None = None
     try:
         app(args=list(arguments) if arguments is not None else None)
+    except SystemExit as end:
+        code = end.code
     except PetSageError as error:
-        typer.echo(f"petsage: {error}", err=True)
-        sys.exit(1)
+        print_error(str(error))
+        code = error.exit_code
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-
-
-def _open_what_is_closed() -> None:
-    """Opens standard descriptors that are shut: the next file opened would take their numbers.
-
-    For reading alone, so that what is written to them fails, and is counted as failed.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY)
-    nowhere = Path(os.devnull)
-    sys.stdout = sys.stdout or nowhere.open("w", encoding="utf-8")
-    sys.stderr = sys.stderr or nowhere.open("w", encoding="utf-8")
-
-
-def _load(settings: Settings, folder: Path | None, *, core: bool = False) -> "list[Candidate]":
-    """Every feature found, checked and imported; those of the core only where asked for."""
-    from petsage.loader import load_core, load_features
-    from petsage.system import SYSTEM_FEATURES
-
-    folders, only = _wanted(settings, folder)
-    candidates: list[Candidate] = []
-    errors: list[Exception] = []
-
-    def load() -> None:
-        try:
-            candidates[:] = load_features(
-                folders,
-                settings=settings.features,
-                disabled=settings.catalog.disabled,
-                core=load_core(SYSTEM_FEATURES),
-                only=only,
-            )
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
-            errors.append(error)
-
-    # In a thread, as the server does: some things cannot be done there, and a Ctrl-C is for this
-    # command and not for the feature. What a feature prints is no part of this command's output.
-    with contextlib.redirect_stdout(sys.stderr):
-        thread = threading.Thread(target=load, daemon=True)
-        thread.start()
-        thread.join()
-    for error in errors:
-        raise error
-    return [each for each in candidates if core or each.folder is not None]
-
-
-def _wanted(settings: Settings, folder: Path | None) -> tuple[list[Path], str | None]:
-    """The folders to look in, and the one feature that is asked for, None for all of them."""
-    if folder is None:
-        for each in settings.catalog.folders:
-            if not each.is_dir():
-                typer.echo(f"petsage: there is no folder {each} to find features in", err=True)
-        return settings.catalog.folders, None
-    if not folder.is_dir():
-        raise StartError(f"{folder} is no folder", fix="name a folder of features, or one's own")
-    if any(folder.glob("*.py")):
-        folder = folder.absolute()
-        return [Path(os.path.relpath(folder.parent))], folder.name
-    return [folder], None
+        code = INTERRUPTED
+    except OSError as error:
+        if not is_of_output(error):
+            raise
+        lost = error
+    lost = lost or output_error()
+    if lost is not None and give_up_output(lost):
+        code = code or 1
+    sys.exit(code)
 
 
 def _announce(address: str, entries: "list[Entry]") -> None:
@@ -269,22 +264,21 @@ def _announce(address: str, entries: "list[Entry]") -> None:
     typer.echo(f"PetSage serves {', '.join(serving) or 'no feature'} on {address}{aside}", err=True)
 
 
-def _print_finding(finding: Finding) -> None:
-    place = f"{finding.file}:{finding.line}" if finding.line else finding.file
-    colour = typer.colors.RED if finding.level == "error" else typer.colors.YELLOW
-    level = typer.style(finding.level, fg=colour)
-    typer.echo(f"{place}: {level} {finding.id}: {finding.problem}\n    fix: {finding.fix}")
+@contextlib.contextmanager
+def _found(
+    file: Path | None, marker: str, line_filter: "LineFilter"
+) -> "Iterator[Iterable[bytes]]":
+    """The one line that bears the marker; else ends the command with exit code 1."""
+    from petsage.log_search import MarkerSearch
 
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _plain(text: str) -> str:
-    """Text with nothing that rich would take for markup."""
-    from rich.markup import escape
-
-    return escape(text)
+    search = MarkerSearch(marker, line_filter)
+    found = search.in_stream(sys.stdin.buffer) if file is None else search.in_file(file)
+    if found is None:
+        print_error(f"no line with the marker {marker} in {file or 'standard input'}")
+        raise typer.Exit(1)
+    if found.file != file:
+        print_error(f"the line is in {found.file}")
+    yield [found.line]
 
 
 @contextlib.contextmanager

@@ -47,14 +47,16 @@ class Connection(DirectHandler):
         aiohttp would queue the error as a request behind this one, and its handler would wait for
         a body that never ends. Its queue is no public part of it; a test holds us to this.
         """
-        is_head = self._body.is_eof()
+        is_head, count = self._body.is_eof(), self._request_count
         super().data_received(data)
-        if not self._messages:
+        if self._request_count == count:
             # Some clients send a line's end too many after a request.
             if is_head and data.strip(b"\r\n"):
                 self._has_part = True
             return
         self._has_part = False
+        if not self._messages:
+            return  # it is answered directly, and has no body
         message, body = self._messages[-1]
         if not isinstance(message, _ErrInfo):
             self._body = body
@@ -148,6 +150,8 @@ class Connection(DirectHandler):
             return await super().finish_response(request, resp, start_time)
         except BaseException as error:
             if must_pass(error):
+                if isinstance(error, asyncio.CancelledError):
+                    self.log_access(request, resp, start_time)  # the stop cuts what has begun
                 raise
             resp = fail(request, error)
             if not resp.prepared:
@@ -231,8 +235,7 @@ class Runner(web.AppRunner):
         app.on_response_prepare.append(stamp_answer)
         self._options: dict[str, Any] = {
             "access_log_class": partial(AccessLogger, requests=app[REQUESTS]),
-            "resource": app[CATALOG].resource,
-            "requests": app[REQUESTS],
+            "app": app,
             "access_log": logging.getLogger(ACCESS_LOGGER),
             "keepalive_timeout": settings.keepalive_s,
             "max_line_size": settings.max_header_bytes,
@@ -241,7 +244,12 @@ class Runner(web.AppRunner):
         }
 
     async def _make_server(self) -> web.Server:
-        return ConnectionServer(await super()._make_server(), self._options)
+        server = await super()._make_server()
+        app = self.app
+        # A middleware or a listener of somebody else's has to see every request.
+        is_alone = not app.middlewares and len(app.on_response_prepare) == 1
+        resource = app[CATALOG].resource if is_alone else None
+        return ConnectionServer(server, {**self._options, "resource": resource})
 
     @property
     def descriptors(self) -> list[int]:

@@ -16,12 +16,12 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import istr
 
-from petsage.answers import begin, must_pass, respond_to, stamp
+from petsage.answers import begin, must_pass, respond_to
 from petsage.context import RequestContext
 from petsage.logs.access import AccessLogger
-from petsage.metrics import RequestMetrics
+from petsage.metrics import REQUESTS
 from petsage.response import JsonResponse
-from petsage.routing import Mounted, TableResource
+from petsage.routing import Mounted, RequestMatch, TableResource
 
 _EXPECT: Final = istr(hdrs.EXPECT)
 
@@ -36,22 +36,32 @@ class DirectHandler(RequestHandler):
     it. The names are private to aiohttp; test_direct.py holds us to them.
 
     Args:
-        resource: has the table of routes.
-        requests: where requests in hand are counted.
+        app: the root application.
+        resource: has the table of routes; None where `app` looks at every request, and none may
+            go past it.
     """
 
-    __slots__ = ("_access", "_direct", "_is_last", "_requests", "_resource")
+    __slots__ = ("_access", "_app", "_direct", "_is_last", "_remote", "_requests", "_resource")
 
     def __init__(
-        self, *args: Any, resource: TableResource, requests: RequestMetrics, **kwargs: Any
+        self, *args: Any, app: web.Application, resource: TableResource | None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._app = app
         self._resource = resource
-        self._requests = requests
+        self._requests = app[REQUESTS]
+        self._remote: str | None = None
         assert isinstance(self.access_logger, AccessLogger)  # noqa: S101 - for mypy: `Runner` gives it
         self._access: AccessLogger = self.access_logger
         self._direct: asyncio.Task[None] | None = None
         self._is_last = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins, and notes who is there: a transport that is closed does not say."""
+        super().connection_made(transport)
+        peer = self.peername
+        if peer is not None:
+            self._remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
 
     def data_received(self, data: bytes) -> None:
         """Parses what came, and answers it or wakes aiohttp's loop to."""
@@ -73,7 +83,7 @@ class DirectHandler(RequestHandler):
 
     def _find_direct(self) -> Mounted | None:
         """The route of the one request that has come, where it can be answered directly."""
-        if len(self._messages) != 1 or self._is_last or self._buffer_paused or self._force_close:
+        if self._resource is None or self._is_last or len(self._messages) != 1:
             return None
         message, payload = self._messages[0]
         if (
@@ -89,10 +99,9 @@ class DirectHandler(RequestHandler):
         return self._resource.table.direct.get(message.path)
 
     def _begin_direct(self, mounted: Mounted, waiter: asyncio.Future[None]) -> None:
-        message, _ = self._messages.popleft()
+        message: Any = self._messages.popleft()[0]
         assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
         assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
-        assert not isinstance(message, _ErrInfo)  # noqa: S101 - for mypy: `_find_direct` looked
         self._parser.message_consumed()
         self._manager.requests_count += 1
         self._request_in_progress = True
@@ -107,6 +116,8 @@ class DirectHandler(RequestHandler):
             goes_on = await self._answer(message, mounted)
         except ConnectionError:
             _log.debug("The client of %s %s went away", message.method, mounted.template)
+        except Exception as error:  # noqa: BLE001 - logged, as aiohttp's loop does
+            self.log_exception("Unhandled exception", exc_info=error)
         finally:
             self._direct = None
             self._request_in_progress = False
@@ -116,9 +127,16 @@ class DirectHandler(RequestHandler):
             if not goes_on or self._close or self._force_close:
                 self.force_close()
             else:
-                self._keep_alive()
-                if self._messages and not waiter.done():
-                    waiter.set_result(None)
+                self._go_on(waiter)
+
+    def _go_on(self, waiter: asyncio.Future[None]) -> None:
+        """Waits for the next request as aiohttp's loop does, or wakes it where one has come."""
+        close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = close_time
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+        if self._messages and not waiter.done():
+            waiter.set_result(None)
 
     async def _answer(self, message: RawRequestMessage, mounted: Mounted) -> bool:
         """Answers one request; whether the connection goes on."""
@@ -128,7 +146,10 @@ class DirectHandler(RequestHandler):
         active = self._requests.active
         active[hdrs.METH_GET] += 1
         try:
-            answer = endpoint.respond(await endpoint.handler())
+            try:
+                answer = endpoint.respond(await endpoint.handler())
+            finally:
+                active[hdrs.METH_GET] -= 1
             if isinstance(answer, JsonResponse) and answer.is_plain:
                 keep_alive = not self._is_last or bool(self._messages)
                 data = answer.message(context, keep_alive=keep_alive)
@@ -139,37 +160,39 @@ class DirectHandler(RequestHandler):
                 # The stop cuts it: no answer follows, and so no access line but this one.
                 self._note(message, context, 503, 0)
                 raise
-            return await self._finish(message, context, error)
-        finally:
-            active[hdrs.METH_GET] -= 1
+            return await self._finish(message, mounted, context, error)
         if data is None:
-            return await self._finish(message, context, answer)
+            return await self._finish(message, mounted, context, answer)
         transport = self.transport
         if transport is None or transport.is_closing():
             self._note(message, context, answer.status, 0)
             return False
         transport.write(data)
-        self._note(message, context, answer.status, len(data))
-        if self._paused:
-            await self._drain_helper()
+        try:
+            if self._paused:
+                await self._drain_helper()
+        finally:
+            self._note(message, context, answer.status, len(data))
         return keep_alive
 
     async def _finish(
         self,
         message: RawRequestMessage,
+        mounted: Mounted,
         context: RequestContext,
         outcome: web.StreamResponse | BaseException,
     ) -> bool:
         """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
-        make, task = self._request_factory, asyncio.current_task()
-        if make is None or task is None:  # the client has gone, and with it whom to answer
-            self._note(message, context, 500, 0)
-            return False
-        request = make(message, EMPTY_PAYLOAD, self, StreamWriter(self, self._loop), task)
+        # The connection has forgotten how requests are made when its client has gone.
+        make: Any = self._request_factory or self._app._make_request
+        writer = StreamWriter(self, self._loop)
+        request: web.Request = make(message, EMPTY_PAYLOAD, self, writer, asyncio.current_task())
+        match = RequestMatch({}, mounted.compiled.run, mounted)
+        match.add_app(self._app)
+        match.freeze()
+        request._match_info = match
         if isinstance(outcome, BaseException):
             outcome = respond_to(outcome, request, context)
-        context.answer = outcome
-        stamp(outcome, context)
         answer, was_cut = await self.finish_response(request, outcome, self._loop.time())
         return not was_cut and bool(answer.keep_alive)
 
@@ -177,18 +200,9 @@ class DirectHandler(RequestHandler):
         self, message: RawRequestMessage, context: RequestContext, status: int, size: int
     ) -> None:
         """Counts a request, and writes its access line."""
-        peer = self.peername
-        remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
         self._access.note(
-            context, message.method, message.path, status, size, remote, message.headers
+            context, message.method, message.path, status, size, self._remote, message.headers
         )
-
-    def _keep_alive(self) -> None:
-        """Has the connection closed when nothing comes for a while, as aiohttp's loop does."""
-        close_time = self._loop.time() + self._keepalive_timeout
-        self._next_keepalive_close_time = close_time
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends what waits for the client; what runs for it ends where that is wished."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,7 +26,12 @@ class PetSageError(Exception):
     Args:
         problem: one line that names the place and shows the value.
         fix: the next step, as an imperative.
+
+    Attributes:
+        exit_code: what a command ends with that ends with this.
     """
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, problem: str, *, fix: str) -> None:
         super().__init__(problem, fix)
@@ -218,7 +223,7 @@ FINDINGS: Final[Mapping[str, str]] = {
     "no-feature": "`__init__.py` has no `feature`, or it is no `Feature`",
     "bad-feature": "An argument of `Feature(...)` is not what it has to be",
     "bad-settings": "The settings model, or what the settings say, is wrong",
-    "no-such-feature": "`needs` names a feature that is not there",
+    "no-such-feature": "`needs` or the settings name a feature that is not there",
     "undeclared-need": "Another feature is imported that `needs` does not name",
     "needs-cycle": "Features need each other in a circle",
     "need-failed": "A feature that this one needs was set aside",

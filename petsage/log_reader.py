@@ -143,7 +143,7 @@ def show_lines(
     shown = hidden = foreign = 0
     for item in source:
         text = item.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        line = _parse(text)
+        line = parse_line(text)
         if line is None:
             foreign += 1
             if with_foreign:
@@ -166,7 +166,7 @@ def _write(out: TextIO, text: str) -> None:
     out.flush()
 
 
-def _parse(text: str) -> dict[str, Any] | None:
+def parse_line(text: str) -> dict[str, Any] | None:
     """The JSON object that `text` is, or None where it is none, or one nested past reading.
 
     The standard library's reader, since it takes what orjson refuses and a log may hold: lone

@@ -24,7 +24,15 @@ from pydantic import (
 )
 
 from petsage.errors import SettingsError, did_you_mean
-from petsage.sources import Location, Source, environment_source, explain, file_source, merged
+from petsage.sources import (
+    Location,
+    Source,
+    environment_source,
+    explain,
+    file_source,
+    merged,
+    require_tables,
+)
 
 ENVIRONMENT: Final = "PETSAGE_ENV"
 PREFIX: Final = "PETSAGE_"
@@ -243,6 +251,7 @@ def load_settings(
     ]
     values: Mapping[str, Any] = {}
     for source in sources:
+        require_tables(source, Settings)
         values = merged(values, source.values)
     try:
         return Settings.model_validate(values)

@@ -106,8 +106,40 @@ def environment_source(
         value = _parsed(name, environ[name], _annotation_at(model, location))
         for key in reversed(location):
             value = {key: value}
+        require_tables(Source("the environment", value, spelled), model)
         values = merged(values, value)
     return Source("the environment", values, spelled)
+
+
+def require_tables(source: Source, model: Model) -> None:
+    """Refuses a value that stands for a table and is none.
+
+    Merged with others first, it would be hidden by whoever sets a key of that table after it.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    _require_tables(source, source.values, model, ())
+
+
+def _require_tables(
+    source: Source, values: Mapping[str, Any], model: Model, above: Location
+) -> None:
+    for key, value in values.items():
+        location = (*above, str(key))
+        if isinstance(value, Mapping):
+            _require_tables(source, value, model, location)
+        elif _is_table(_annotation_at(model, location)):
+            raise SettingsError(
+                f"{_place(location, [source])}: `{_dotted(location)}` is "
+                f"a {type(value).__name__} and no table",
+                fix="set its keys one by one",
+            )
+
+
+def _is_table(annotation: Any) -> bool:
+    kind = get_origin(annotation) or annotation
+    return kind is dict or _is_model(kind)
 
 
 def explain(

@@ -14,15 +14,18 @@ from typing import Any, Protocol
 
 import orjson
 import pytest
-from aiohttp import web
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from petsage.app import create_app
+from petsage.broken_sinks import BrokenSink, Kind, break_sink
 from petsage.catalog import CATALOG
 from petsage.connection import Runner
 from petsage.errors import did_you_mean
 from petsage.health import PROCESS_STATE
 from petsage.logs.pipeline import Pipeline
+from petsage.logs.receipts import Receipt
+from petsage.proof_reading import read_proof
 from petsage.settings import Settings, SinkSettings, load_settings
 from petsage.sockets import is_loopback
 
@@ -30,6 +33,8 @@ try:
     from pytest_asyncio import fixture as async_fixture
 except ImportError:  # pytest loads this plugin wherever PetSage is, and must not fail there
     async_fixture = pytest.fixture  # type: ignore[assignment] # as a decorator it does the same
+
+pytest_plugins = ("petsage.leftovers",)
 
 Client = TestClient[web.Request, web.Application]
 
@@ -54,6 +59,28 @@ class FeatureClient(Protocol):
 
         A feature that does not serve fails the test, and says why.
         """
+
+
+class SinkBreaker(Protocol):
+    """What the fixture `broken_sink` is."""
+
+    def __call__(self, kind: Kind, sink: str | None = None) -> BrokenSink:
+        """Breaks a sink of the test's log for real, until `.mend()` or the test's end.
+
+        Args:
+            kind: `full`, `closed`, `stalled`, `deleted`, `directory`, `unwritable`, `filtered` or
+                `raising`; `break_sink` says what each is.
+            sink: its name; the first required file of the settings where left out.
+
+        One way at a time: a second call mends the sink first.
+        """
+
+
+class ProofReader(Protocol):
+    """What the fixture `proof_of` is."""
+
+    async def __call__(self, response: ClientResponse) -> Receipt:
+        """The proof in an answer like the smoke test's; fails the test where it is not true."""
 
 
 class FeatureFolder(Protocol):
@@ -117,6 +144,32 @@ def log_lines(
     return read
 
 
+@pytest.fixture
+def broken_sink(log_pipeline: Pipeline, petsage_settings: Settings) -> Iterator[SinkBreaker]:
+    """Call it to break the test's log in one of the ways that logs break in."""
+    broken: list[BrokenSink] = []
+
+    def break_it(kind: Kind, sink: str | None = None) -> BrokenSink:
+        while broken:
+            broken.pop().mend()
+        broken.append(break_sink(kind, _path_of(petsage_settings, sink), log_pipeline))
+        return broken[-1]
+
+    yield break_it
+    while broken:
+        broken.pop().mend()
+
+
+@pytest.fixture
+def proof_of(petsage_settings: Settings) -> ProofReader:
+    """Await it with an answer for its proof, which it holds against the log."""
+
+    async def read(response: ClientResponse) -> Receipt:
+        return await read_proof(response, petsage_settings.logs.sinks)
+
+    return read
+
+
 @async_fixture
 async def petsage_client(
     log_pipeline: Pipeline,
@@ -174,6 +227,16 @@ def feature_folder(tmp_path: Path) -> FeatureFolder:
         return folder
 
     return write
+
+
+def _path_of(settings: Settings, name: str | None) -> Path:
+    """The file of a sink that is to be broken."""
+    files = {each: sink.path for each, sink in settings.logs.sinks.items() if sink.path is not None}
+    required = [each for each in files if settings.logs.sinks[each].required]
+    wanted = name if name is not None else next(iter([*required, *files]), "")
+    if wanted not in files:
+        pytest.fail(f"no sink {wanted!r} writes to a file; {did_you_mean(wanted, list(files))}")
+    return files[wanted]
 
 
 class _Server(TestServer):

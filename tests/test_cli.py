@@ -1,11 +1,14 @@
 """The command line, as a developer runs it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from openapi_spec_validator import validate
 
-from tests.conftest import HELLO, write_feature
+from tests.conftest import HELLO, clean_environment, write_feature
 
 PLAIN_DEF = '''
     """A handler that blocks."""
@@ -74,6 +77,62 @@ def test_check_as_json_has_each_finding_in_full(project, petsage):
     assert (finding["id"], finding["level"], finding["line"]) == ("handler-not-async", "error", 7)
 
 
+UNMATCHED = {
+    "PETSAGE_FEATURES__HELO__GREETING": "hi",
+    "PETSAGE_CATALOG__DISABLED": '["helo"]',
+}
+
+
+def test_check_warns_of_settings_for_features_that_are_not_there(project, petsage):
+    write_feature(project, "hello", HELLO)
+
+    result = petsage("check", env=UNMATCHED)
+
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        (
+            "[features.helo]: warning no-such-feature: "
+            "the settings have a table [features.helo], and there is no such feature"
+        ),
+        "    fix: did you mean `hello`?",
+        (
+            "[catalog].disabled: warning no-such-feature: "
+            "the settings have 'helo' in [catalog].disabled, and there is no such feature"
+        ),
+        "    fix: did you mean `hello`?",
+        "1 feature: 1 right, 0 wrong (0 errors, 2 warnings)",
+    ]
+
+
+def test_check_calls_a_required_feature_that_is_not_there_an_error(project, petsage):
+    write_feature(project, "hello", HELLO)
+
+    result = petsage("check", "--json", env={"PETSAGE_CATALOG__REQUIRED": '["helo"]'})
+
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert (report["errors"], report["warnings"]) == (1, 0)
+    assert report["settings"] == [
+        {
+            "id": "no-such-feature",
+            "level": "error",
+            "file": "[catalog].required",
+            "line": 0,
+            "problem": "the settings have 'helo' in [catalog].required, "
+            "and there is no such feature",
+            "fix": "did you mean `hello`?",
+        }
+    ]
+
+
+def test_check_of_one_folder_says_nothing_of_the_settings_of_others(project, petsage):
+    write_feature(project, "hello", HELLO)
+
+    result = petsage("check", "features/hello", env=UNMATCHED)
+
+    assert result.stdout == "1 feature: 1 right, 0 wrong (0 errors, 0 warnings)\n"
+
+
 @pytest.mark.parametrize("folder", ["features", "features/plain"])
 def test_check_takes_a_folder_of_features_or_one_feature(project, petsage, folder):
     write_feature(project, "plain", PLAIN_DEF)
@@ -108,8 +167,9 @@ def test_what_a_feature_prints_is_kept_out_of_the_json(project, petsage):
 def test_features_lists_name_version_state_routes_and_why(project, petsage):
     write_feature(project, "hello", HELLO)
     write_feature(project, "plain", PLAIN_DEF)
+    write_feature(project, "shop", HELLO)
 
-    result = petsage("features", "--json", env={"PETSAGE_CATALOG__DISABLED": '["shop"]'})
+    result = petsage("features", "--json", env={"PETSAGE_CATALOG__DISABLED": '["shop", "ghost"]'})
 
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert rows["hello"] == {
@@ -122,6 +182,7 @@ def test_features_lists_name_version_state_routes_and_why(project, petsage):
     assert rows["plain"]["state"] == "failed"
     assert rows["plain"]["why"].startswith("features/plain/__init__.py:7: handler-not-async")
     assert rows["shop"]["state"] == "disabled"
+    assert set(rows) == {"hello", "plain", "shop"}
 
 
 def test_features_shows_a_table_to_people(project, petsage):
@@ -181,6 +242,106 @@ def test_logs_refuses_a_wrong_level_and_a_missing_file_in_one_line(petsage):
         "petsage: nowhere.jsonl cannot be read: No such file or directory; "
         "fix: name a file that you may read\n"
     )
+
+
+MARKED = LINE.replace("}", ',"marker":"0af7651916cd43dd"}')
+
+
+def test_logs_prints_the_line_of_a_marker_or_says_that_it_is_not_there(project, petsage):
+    (project / "petsage.jsonl").write_text(LINE + MARKED + LINE)
+
+    there = petsage("logs", "--json", "--marker", "0af7651916cd43dd", "petsage.jsonl")
+    assert (there.returncode, there.stdout, there.stderr) == (0, MARKED, "")
+    piped = petsage("logs", "--marker", "0af7651916cd43dd", stdin=LINE + MARKED)
+    assert (piped.returncode, piped.stdout.count("Pet fed")) == (0, 1)
+
+    gone = petsage("logs", "--marker", "0af7651916cd43de", "petsage.jsonl")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr == "petsage: no line with the marker 0af7651916cd43de in petsage.jsonl\n"
+
+
+def test_logs_says_in_which_rotated_file_the_line_of_a_marker_is(project, petsage):
+    (project / "petsage.jsonl").write_text(LINE)
+    (project / "petsage.jsonl.1").write_text(MARKED)
+
+    result = petsage("logs", "--json", "--marker", "0af7651916cd43dd", "petsage.jsonl")
+
+    assert (result.returncode, result.stdout) == (0, MARKED)
+    assert result.stderr == "petsage: the line is in petsage.jsonl.1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--marker", "abc", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
+        (("--marker", "abc", "."), "cannot be read: Is a directory"),
+        (("--marker", ""), "--marker '' is no marker"),
+        (("--marker", "abc", "--level", "inof"), "'inof' is not a log level"),
+    ],
+)
+def test_logs_exits_2_in_one_line_where_it_cannot_be_said_whether_a_marker_is_there(
+    petsage, arguments, said
+):
+    result = petsage("logs", *arguments)
+
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check",), ("check", "--json"), ("features",), ("openapi",), ("logs",), ("--help",)],
+    ids=" ".join,
+)
+def test_a_standard_output_that_is_full_is_one_clear_line_and_exit_code_1(project, arguments):
+    write_feature(project, "hello", HELLO)
+
+    code, said = printed_to(project, os.open("/dev/full", os.O_WRONLY), *arguments)
+
+    assert code == 1
+    assert said == (
+        "petsage: standard output cannot be written: No space left on device; "
+        "fix: make room, or name another file\n"
+    )
+
+
+def test_a_found_line_that_cannot_be_printed_is_not_called_missing(project):
+    code, said = printed_to(
+        project, os.open("/dev/full", os.O_WRONLY), "logs", "--marker", "0af7651916cd43dd"
+    )
+
+    assert code == 2
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("openapi",), ("check",), ("logs",)], ids=" ".join)
+def test_a_reader_that_has_gone_hears_nothing_more(project, arguments):
+    write_feature(project, "hello", HELLO)
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    _, said = printed_to(project, writer, *arguments)
+
+    assert said == ""
+
+
+def printed_to(project, out, *arguments):
+    """Exit code and standard error of a command that prints to `out`."""
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "petsage", *arguments],
+            cwd=project,
+            env=clean_environment(),
+            input=MARKED.encode(),
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(out)
+    return run.returncode, run.stderr.decode()
 
 
 def test_help_names_every_command(petsage):

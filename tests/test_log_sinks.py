@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +308,8 @@ def test_a_pipe_that_takes_a_little_at_a_time_gets_every_line_whole(pipe):
     got: list[bytes] = []
     thread = threading.Thread(target=lambda: got.extend(read_lines(reader, len(lines))))
     thread.start()
-    assert StreamTarget(writer).write(lines) == Outcome(len(lines))
+    with closing(StreamTarget(writer)) as target:
+        assert target.write(lines) == Outcome(len(lines))
     thread.join(PATIENCE_S)
     assert got == lines
 
@@ -328,7 +329,8 @@ def test_a_descriptor_past_the_first_thousand_may_be_full_for_a_while(pipe):
         lines = [b"%s\n" % (b"x" * 100_000)] * 3
         thread = threading.Thread(target=lambda: got.extend(read_lines(reader, 3)))
         thread.start()
-        assert StreamTarget(2500).write(lines) == Outcome(3)
+        with closing(StreamTarget(2500)) as target:
+            assert target.write(lines) == Outcome(3)
         thread.join(PATIENCE_S)
         assert got == lines
     finally:
@@ -339,7 +341,8 @@ def test_a_descriptor_past_the_first_thousand_may_be_full_for_a_while(pipe):
 def test_a_closed_pipe_is_a_failure(pipe):
     reader, writer = pipe
     os.close(reader)
-    outcome = StreamTarget(writer).write(lines_of(1))
+    with closing(StreamTarget(writer)) as target:
+        outcome = target.write(lines_of(1))
     assert outcome.written == 0
     assert isinstance(outcome.error, BrokenPipeError)
 

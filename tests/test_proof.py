@@ -267,6 +267,16 @@ def test_proofs_in_several_event_loops_at_once_are_all_answered(tmp_path):
     assert [receipt.missing for receipt in receipts] == [None] * 200
 
 
+def test_a_loop_that_ended_before_its_round_began_holds_up_no_other(tmp_path):
+    with a_log(file=a_file(tmp_path / "log.jsonl")) as pipeline:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(pipeline.begin_proof)
+        loop.call_soon(loop.stop)  # in the same turn, so that what it has begun never goes on
+        loop.run_forever()
+        loop.close()
+        assert asyncio.run(prove(PETS, "told")).missing is None
+
+
 # Not written
 
 

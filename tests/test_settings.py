@@ -414,6 +414,39 @@ def test_one_setting_spelt_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("environ", "flags", "said"),
+    [
+        (
+            {"PETSAGE_SERVER": "5"},
+            {"server": {"port": 1}},
+            "the environment, PETSAGE_SERVER: `server`",
+        ),
+        (
+            {"PETSAGE_SERVER": "5", "PETSAGE_SERVER__PORT": "1"},
+            None,
+            "the environment, PETSAGE_SERVER: `server`",
+        ),
+        (
+            {"PETSAGE_LOGS__SINKS": "[]", "PETSAGE_LOGS__SINKS__OUT__KIND": "stdout"},
+            None,
+            "the environment, PETSAGE_LOGS__SINKS: `logs.sinks`",
+        ),
+        ({"PETSAGE_ENV": "odd", "PETSAGE_SERVER__PORT": "1"}, None, "config/odd.toml: `server`"),
+    ],
+)
+def test_what_stands_for_a_table_is_refused_also_where_something_over_it_would_hide_it(
+    config, monkeypatch, environ, flags, said
+):
+    folder = config(odd="server = 5")
+    monkeypatch.chdir(folder.parent)
+
+    text = refusal(Path("config"), environ, flags)
+
+    assert text.startswith(f"{said} is a ")
+    assert "and no table; fix: " in text
+
+
+@pytest.mark.parametrize(
     "name", ["prodction", "../x", "..", "/etc/passwd", "a/b", ".", "*", "a\nb", "test.toml"]
 )
 def test_an_unknown_environment_never_leads_out_of_the_folder(config, tmp_path, name):

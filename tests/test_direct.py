@@ -1,0 +1,963 @@
+"""What is answered straight from the parser is answered as aiohttp's way would, and no way else.
+
+A query sends the same request aiohttp's way: `/api/v1/it` is direct, `/api/v1/it?x=1` is not.
+"""
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import logging
+import re
+import signal
+import socket
+import struct
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_urldispatcher import UrlMappingMatchInfo
+
+from petsage.app import create_app
+from petsage.catalog import CATALOG
+from petsage.connection import Connection, Runner
+from petsage.metrics import REQUESTS
+from tests.conftest import write_feature
+
+PATIENCE_S = 5.0
+
+FEATURE = textwrap.dedent('''
+    """Answers what asks for nothing."""
+    import asyncio
+    import contextvars
+    import logging
+    import time
+
+    from aiohttp import web
+    from pydantic import BaseModel
+
+    from petsage import Feature, Problem, Reply, Routes
+
+    routes = Routes()
+    logger = logging.getLogger(__name__)
+    begun, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    seen = contextvars.ContextVar("seen", default=0)
+    outcomes = []
+
+
+    class Pet(BaseModel):
+        name: str = "Rex"
+
+
+    @routes.get("/quick")
+    async def quick() -> dict[str, str]:
+        logger.info("quick")
+        return {"quick": "yes"}
+
+
+    @routes.get("/quick/{name}")
+    async def slow(name: str) -> dict[str, str]:
+        return {"slow": name}
+
+
+    @routes.post("/quick")
+    async def post(request: web.Request) -> dict[str, int]:
+        return {"read": len(await request.read())}
+
+
+    @routes.get("/held")
+    async def held() -> dict[str, str]:
+        begun.set()
+        logger.info("begun")
+        try:
+            await go.wait()
+            outcomes.append("done")
+        except asyncio.CancelledError:
+            outcomes.append("cancelled")
+            raise
+        finally:
+            ended.set()
+        return {"held": "done"}
+
+
+    @routes.get("/held-and-fails")
+    async def held_and_fails() -> dict[str, str]:
+        begun.set()
+        await go.wait()
+        raise ValueError("held")
+
+
+    @routes.get("/held-and-refuses")
+    async def held_and_refuses() -> dict[str, str]:
+        begun.set()
+        await go.wait()
+        raise Problem(409, "no")
+
+
+    @routes.get("/held-and-empty")
+    async def held_and_empty() -> None:
+        begun.set()
+        await go.wait()
+
+
+    @routes.get("/go")
+    async def let_go() -> dict[str, str]:
+        go.set()
+        return {}
+
+
+    @routes.get("/count")
+    async def count() -> int:
+        seen.set(seen.get() + 1)
+        return seen.get()
+
+
+    @routes.get("/huge")
+    async def huge() -> str:
+        return "x" * 5_000_000
+
+
+    @routes.get("/never")
+    async def never() -> None:
+        logger.info("begun")
+        await asyncio.sleep(1000)
+
+
+    @routes.get("/blocks")
+    async def blocks() -> int:
+        time.sleep(1)
+        return 1
+
+
+    async def break_off():
+        raise asyncio.CancelledError
+
+
+    HANDLERS
+
+
+    feature = Feature(routes)
+''')
+
+KINDS = {
+    "dict": ("dict[str, int]", 'return {"a": 1}'),
+    "model": ("Pet", "return Pet()"),
+    "list": ("list[Pet]", "return [Pet(), Pet()]"),
+    "scalar": ("int", "return 3"),
+    "text beyond ASCII": ("str", 'return "Grüße \\N{PILE OF POO}"'),
+    "huge": ("str", 'return "x" * 5_000_000'),
+    "reply": ("Reply[Pet]", 'return Reply(Pet(), status=201, headers={"X-Own": "1", "ETag": "2"})'),
+    "unknown status": ("Reply[int]", "return Reply(1, status=599)"),
+    "status without a body": ("Reply[int]", "return Reply(None, status=304)"),
+    "none": ("None", "return None"),
+    "none with headers": ("Reply[None]", 'return Reply(None, headers={"X-Own": "1"})'),
+    "problem": ("Pet", 'raise Problem(409, "no", headers={"Retry-After": "1"}, pet=1)'),
+    "aiohttp's not found": ("Pet", 'raise web.HTTPNotFound(text="nowhere")'),
+    "aiohttp's redirect": ("Pet", 'raise web.HTTPFound("/elsewhere")'),
+    "aiohttp's exception returned": ("web.Response", "return web.HTTPNotFound()"),
+    "error": ("Pet", 'raise ValueError("secret")'),
+    "time-out": ("Pet", "raise TimeoutError"),
+    "reset of another connection": ("Pet", "raise ConnectionResetError"),
+    "exit": ("Pet", "raise SystemExit(3)"),
+    "interrupt": ("Pet", "raise KeyboardInterrupt"),
+    "stray cancellation": ("Pet", "raise asyncio.CancelledError"),
+    "inner task cancelled": ("Pet", "await asyncio.create_task(break_off())"),
+    "wrong type": ("Pet", "return 3"),
+    "what is no JSON": ("dict[str, object]", 'return {"a": object()}'),
+    "line break in a header": ("Reply[int]", 'return Reply(1, headers={"X-A": "1\\r\\nX-B: 2"})'),
+    "line break in a name": ("Reply[int]", 'return Reply(1, headers={"X-A: 1\\r\\nX-B": "2"})'),
+    "NUL in a header": ("Reply[int]", 'return Reply(1, headers={"X-A": "\\0"})'),
+    "surrogate in a header": ("Reply[int]", 'return Reply(1, headers={"X-A": "\\ud800"})'),
+    "number in a header": ("Reply[int]", 'return Reply(1, headers={"X-A": 1})'),
+    "close": ("Reply[int]", 'return Reply(1, headers={"Connection": "close"})'),
+    "length": ("Reply[int]", 'return Reply(1, headers={"Content-Length": "1"})'),
+    "wrong length": ("Reply[int]", 'return Reply(11, headers={"content-length": "1"})'),
+    "own type": ("Reply[int]", 'return Reply(1, headers={"Content-Type": "text/x"})'),
+    "own id": ("Reply[int]", 'return Reply(1, headers={"X-Request-ID": "mine"})'),
+    "response": ("web.Response", 'return web.Response(text="plain", headers={"X-Own": "1"})'),
+    "compressed": (
+        "web.Response",
+        'it = web.Response(text="x" * 5000); it.enable_compression(); return it',
+    ),
+    "cookie": (
+        "web.Response",
+        'it = web.json_response(1); it.set_cookie("a", "b"); return it',
+    ),
+    "stream": ("web.StreamResponse", "return web.StreamResponse()"),
+    "file": ("web.StreamResponse", "return web.FileResponse(__file__)"),
+    "file that is not there": ("web.StreamResponse", 'return web.FileResponse("/nowhere")'),
+    "web socket": ("web.StreamResponse", "return web.WebSocketResponse()"),
+    "closed response": (
+        "web.Response",
+        "it = web.Response(); it.force_close(); return it",
+    ),
+}
+IDS = {kind: f"kind-{number}" for number, kind in enumerate(KINDS)}
+HANDLERS = "\n\n".join(
+    f'@routes.get("/{IDS[kind]}")\nasync def kind_{number}() -> {returns}:\n    {body}'
+    for number, (kind, (returns, body)) in enumerate(KINDS.items())
+)
+
+
+def head(path: str, *more: str, method: str = "GET", version: str = "1.1") -> bytes:
+    lines = [f"{method} /api/v1/{path} HTTP/{version}", "Host: x", *more]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+QUICK = head("quick")
+
+
+class Answer:
+    """One answer, taken to pieces.
+
+    Attributes:
+        size: of it all, in bytes.
+    """
+
+    def __init__(self, raw_head: bytes, body: bytes) -> None:
+        self.size = len(raw_head) + len(body)
+        first, *lines = raw_head.decode().rstrip("\r\n").split("\r\n")
+        self.first = first
+        self.status = int(first.split()[1])
+        self.headers = sorted(tuple(line.split(": ", 1)) for line in lines)
+        self.body = body
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+    @property
+    def comparable(self) -> Any:
+        """All of it but what is another's each time."""
+        own = {"date", "x-request-id", "traceparent"}
+        headers = [(key, value) for key, value in self.headers if key.lower() not in own]
+        names = sorted(key for key, _ in self.headers)
+        body = re.sub(rb'"request_id":"\w+"', b"", self.body)
+        return self.first, headers, names, body
+
+
+class Caller:
+    """A raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, data: bytes) -> Answer:
+        self.writer.write(data)
+        return await self.answer()
+
+    async def answer(self) -> Answer:
+        async with asyncio.timeout(PATIENCE_S):
+            raw = await self.reader.readuntil(b"\r\n\r\n")
+            found = Answer(raw, b"")
+            if found.header("transfer-encoding") == "chunked":
+                body = await self.reader.readuntil(b"0\r\n\r\n")
+            elif found.status in {204, 304}:
+                body = b""
+            else:
+                body = await self.reader.readexactly(int(found.header("content-length") or 0))
+            return Answer(raw, body)
+
+    async def rest(self) -> bytes:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.reader.read()
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+    def reset(self) -> None:
+        """Goes away without a word: an RST."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class Server:
+    """A runner as `petsage serve` has it, on a port of its own."""
+
+    def __init__(self, app: web.Application, runner: Runner, log_lines: Any) -> None:
+        self.app, self.runner, self._log_lines = app, runner, log_lines
+        self._callers: list[Caller] = []
+
+    @property
+    def feature(self) -> Any:
+        """The module of the feature that is served."""
+        (mounted,) = (
+            route
+            for route in self.app[CATALOG].resource.table.routes
+            if route.template == "/api/v1/held"
+        )
+        return sys.modules[mounted.compiled.endpoint.handler.__module__]
+
+    async def connect(self, **options: Any) -> Caller:
+        host, port = self.runner.addresses[0][:2]
+        caller = Caller(*await asyncio.open_connection(host, port, **options))
+        self._callers.append(caller)
+        return caller
+
+    @property
+    def connections(self) -> list[Any]:
+        return self.runner.server.connections if self.runner.server else []
+
+    @property
+    def active(self) -> int:
+        return sum(self.app[REQUESTS].active.values())
+
+    def counts(self) -> dict[tuple[str, str, str], float]:
+        """How many requests were counted, by method, route and status."""
+        return {seen[:3]: sum(seen.counts) for seen in self.app[REQUESTS].observed()}
+
+    def access(self) -> list[dict[str, Any]]:
+        return [line for line in self._log_lines() if line["logger"] == "petsage.access"]
+
+    def errors(self) -> list[dict[str, Any]]:
+        return [line for line in self._log_lines() if line["level"] in {"ERROR", "CRITICAL"}]
+
+    async def close(self) -> None:
+        for caller in self._callers:
+            await caller.close()
+        await self.runner.cleanup()
+
+
+Start = Callable[..., Any]
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what the server does has no event to tell
+            await asyncio.sleep(0.002)
+
+
+def connection_tasks() -> list[str]:
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in names if name.startswith(("RequestHandler.", "DirectHandler."))]
+
+
+@pytest.fixture
+async def start(petsage_settings, log_pipeline, log_lines, feature_folder) -> AsyncIterator[Start]:
+    """Call it for a server; it is checked that nothing of it is left behind."""
+    servers: list[Server] = []
+
+    async def start(
+        *,
+        cancels: bool = False,
+        source: str = FEATURE,
+        change: Callable[[web.Application], None] = lambda _: None,
+        **options: Any,
+    ) -> Server:
+        folder = feature_folder("probe", source.replace("HANDLERS", HANDLERS))
+        catalog = petsage_settings.catalog.model_copy(update={"folders": [folder.parent]})
+        server = petsage_settings.server.model_copy(update=options)
+        settings = petsage_settings.model_copy(update={"catalog": catalog, "server": server})
+        app = create_app(settings, only="probe")
+        change(app)
+        runner = Runner(app, settings.server, handler_cancellation=cancels)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        servers.append(Server(app, runner, log_lines))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await server.close()
+        assert server.active == 0
+    await until(lambda: not connection_tasks())
+    servers.clear()
+    gc.collect()
+    assert not [
+        line for line in log_lines() if line["logger"] == "asyncio" and line["level"] != "DEBUG"
+    ]
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """The path of each request that aiohttp makes."""
+    paths: list[str] = []
+    original = BaseRequest.__init__
+
+    def note(self: BaseRequest, message: Any, *args: Any, **kwargs: Any) -> None:
+        paths.append(message.path)
+        original(self, message, *args, **kwargs)
+
+    monkeypatch.setattr(BaseRequest, "__init__", note)
+    return paths
+
+
+# --- The same answer -----------------------------------------------------------------------------
+
+
+async def outcome_of(server: Server, path: str) -> tuple[Any, Any, Any, bool, list[str]]:
+    """Answer, access line, count, whether the connection goes on, and what else was logged."""
+    before, counts = len(server.access()), server.counts()
+    errors = len(server.errors())
+    caller = await server.connect()
+    answer = await caller.ask(head(path, "User-Agent: me", "Connection: keep-alive"))
+    try:
+        goes_on = (await caller.ask(QUICK)).status == 200
+    except (OSError, EOFError):
+        goes_on = False
+    line = server.access()[before]
+    left = {"timestamp", "request_id", "trace_id", "span_id", "duration_ms"}
+    shown = {key: value for key, value in line.items() if key not in left}
+    assert line["request_id"] == answer.header("x-request-id")
+    counted = {
+        key: count - counts.get(key, 0)
+        for key, count in server.counts().items()
+        if count != counts.get(key) and key[1] != "/api/v1/quick"
+    }
+    raised = [each["message"] for each in server.errors()[errors:]]
+    return answer.comparable, shown, counted, goes_on, raised
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_answer_is_the_one_that_aiohttps_way_gives(start, kind):
+    server = await start()
+    assert f"/api/v1/{IDS[kind]}" in server.app[CATALOG].resource.table.direct
+
+    direct = await outcome_of(server, IDS[kind])
+    slow = await outcome_of(server, f"{IDS[kind]}?x=1")
+
+    for one, other in zip(direct, slow, strict=True):
+        assert one == other
+
+
+# --- Which way -----------------------------------------------------------------------------------
+
+
+async def test_the_smoke_test_makes_no_request(petsage_client, made):
+    table = petsage_client.app[CATALOG].resource.table
+    for path in ("/api/v1/smoke-test", "/api/v1/smoke_test"):
+        assert path in table.direct
+        async with petsage_client.get(path) as response:
+            assert response.status == 200
+    assert made == []
+
+
+OTHERS = {
+    "HEAD": head("quick", method="HEAD"),
+    "a query": head("quick?a=1"),
+    "an empty query": head("quick?"),
+    "an absolute target": QUICK.replace(b"/api", b"http://x/api", 1),
+    "an escape": head("q%75ick"),
+    "Expect": head("quick", "Expect: 100-continue"),
+    "HTTP/1.0": head("quick", "Connection: keep-alive", version="1.0"),
+    "Connection: close": head("quick", "Connection: close"),
+    "an upgrade": head("quick", "Connection: upgrade", "Upgrade: websocket"),
+    "a body": head("quick", "Content-Length: 1") + b"x",
+    "chunks": head("quick", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n",
+    "another method": head("quick", "Content-Length: 2", method="POST") + b"xx",
+    "a name in the path": head("quick/me"),
+}
+
+
+@pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)
+async def test_what_asks_for_more_goes_aiohttps_way(start, made, data):
+    server = await start()
+    caller = await server.connect()
+    caller.writer.write(data)
+    await caller.reader.readuntil(b"HTTP/1.1 200 OK\r\n" if b"1.0" not in data else b"200 OK\r\n")
+    assert len(made) == 1
+    await until(lambda: len(server.access()) == 1)
+
+
+async def test_a_request_in_the_plain_makes_none(start, made):
+    caller = await (await start()).connect()
+    assert (await caller.ask(QUICK)).status == 200
+    assert made == []
+
+
+HEARD = {
+    "middleware": (
+        """
+    @web.middleware
+    async def look(request, handler):
+        return await handler(request)
+    """,
+        "feature = Feature(routes, middlewares=[look])",
+    ),
+    "listener": (
+        """
+    async def look(app):
+        async def sign(request, response):
+            response.headers["X-Signed"] = request.path
+        app.on_response_prepare.append(sign)
+        yield
+    """,
+        "feature = Feature(routes, lifespan=look)",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HEARD)
+async def test_a_feature_that_looks_at_every_request_sees_them_all(start, made, how):
+    code, feature = HEARD[how]
+    source = FEATURE.replace("feature = Feature(routes)", f"{textwrap.dedent(code)}\n\n{feature}")
+    caller = await (await start(source=source)).connect()
+    answer = await caller.ask(QUICK)
+    assert answer.status == 200
+    assert made == ["/api/v1/quick"]
+    if how == "listener":
+        assert answer.header("x-signed") == "/api/v1/quick"
+
+
+async def test_a_middleware_of_the_root_application_sees_every_request(start):
+    @web.middleware
+    async def refuse(request: web.Request, handler: Any) -> web.StreamResponse:
+        raise web.HTTPUnauthorized
+
+    server = await start(change=lambda app: app.middlewares.append(refuse))
+    assert (await (await server.connect()).ask(QUICK)).status == 401
+
+
+async def test_a_listener_of_the_root_application_hears_every_answer(start):
+    async def sign(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Signed"] = "yes"
+
+    server = await start(change=lambda app: app.on_response_prepare.append(sign))
+    assert (await (await server.connect()).ask(QUICK)).header("x-signed") == "yes"
+
+
+async def test_a_client_that_is_told_of_no_way_sees_no_difference_in_the_context(start, log_lines):
+    server = await start()
+    caller = await server.connect()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    answer = await caller.ask(head("quick", "X-Request-ID: mine", f"traceparent: {trace}"))
+
+    assert answer.header("x-request-id") == "mine"
+    assert (answer.header("traceparent") or "")[:36] == trace[:36]
+    own = [line for line in log_lines() if line.get("request_id") == "mine"]
+    assert [line["message"] for line in own] == ["quick", "GET /api/v1/quick 200"]
+    assert {(line["feature"], line["trace_id"]) for line in own} == {("probe", trace[3:35])}
+
+
+async def test_no_request_sees_the_context_variables_of_another(start):
+    caller = await (await start()).connect()
+    for path in ("count", "count?x=1", "count", "count"):
+        assert (await caller.ask(head(path))).body == b"1"
+    caller.writer.write(head("count") * 3)
+    assert [(await caller.answer()).body for _ in range(3)] == [b"1"] * 3
+
+
+# --- One after another ----------------------------------------------------------------------------
+
+MIX = ["quick", "quick/1", "count", "count?x=1", "quick", "kind-0", "quick/2", "count"]
+BODIES = {"quick": b'{"quick":"yes"}', "count": b"1", "count?x=1": b"1", "kind-0": b'{"a":1}'}
+BODIES |= {f"quick/{name}": b'{"slow":"%d"}' % name for name in (1, 2)}
+
+
+async def bodies(caller: Caller, paths: list[str]) -> list[bytes]:
+    return [(await caller.answer()).body for _ in paths]
+
+
+async def test_direct_and_other_requests_take_turns_on_one_connection(start):
+    server = await start()
+    caller = await server.connect()
+    for path in MIX * 2:
+        answer = await caller.ask(head(path))
+        assert answer.body == BODIES[path]
+        line = server.access()[-1]
+        assert (line["path"], line["bytes"]) == (f"/api/v1/{path.split('?')[0]}", answer.size)
+    assert len(server.access()) == len(MIX * 2)
+
+
+async def test_requests_one_behind_another_are_answered_in_order_however_they_are_cut(start):
+    server = await start()
+    data = b"".join(map(head, MIX))
+    for cut in range(0, len(data), 3):
+        caller = await server.connect()
+        before = sum(server.counts().values())
+        caller.writer.write(data[:cut])
+        whole = data[:cut].count(b"\r\n\r\n")
+        # What has come whole is answered before the rest comes.
+        assert await bodies(caller, MIX[:whole]) == [BODIES[path] for path in MIX[:whole]]
+        caller.writer.write(data[cut:])
+        assert await bodies(caller, MIX[whole:]) == [BODIES[path] for path in MIX[whole:]]
+        assert sum(server.counts().values()) - before == len(MIX)
+        await caller.close()
+
+
+async def test_a_request_that_comes_a_byte_at_a_time_is_answered(start):
+    caller = await (await start()).connect()
+    for path in MIX:
+        for byte in head(path):
+            caller.writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        assert (await caller.answer()).body == BODIES[path]
+
+
+async def test_two_hundred_requests_in_one_packet_are_answered_in_order(start):
+    server = await start()
+    caller = await server.connect()
+    paths = ["quick", "count"] * 100
+    ids = [f"id-{number}" for number in range(200)]
+    caller.writer.write(
+        b"".join(head(path, f"X-Request-ID: {id_}") for path, id_ in zip(paths, ids, strict=True))
+    )
+    assert [(await caller.answer()).header("x-request-id") for _ in ids] == ids
+    await until(lambda: len(server.access()) == 200)
+    assert [line["request_id"] for line in server.access()] == ids
+
+
+async def test_what_comes_while_one_is_answered_waits_for_its_turn(start):
+    server = await start()
+    caller, other = await server.connect(), await server.connect()
+    caller.writer.write(head("held"))
+    await server.feature.begun.wait()
+    for path in MIX * 8:  # more than aiohttp queues
+        caller.writer.write(head(path))
+    assert (await other.ask(QUICK)).status == 200
+    assert len(server.access()) == 1
+
+    server.feature.go.set()
+
+    assert (await caller.answer()).body == b'{"held":"done"}'
+    assert await bodies(caller, MIX * 8) == [BODIES[path] for path in MIX * 8]
+    assert len(server.access()) == 2 + len(MIX * 8)
+
+
+async def test_a_body_after_a_direct_answer_is_read(start, made):
+    server = await start()
+    caller = await server.connect()
+    for size in (0, 5, 300_000):
+        assert (await caller.ask(QUICK)).status == 200
+        post = head("quick", f"Content-Length: {size}", method="POST")
+        caller.writer.write(post[:30])
+        await asyncio.sleep(0)
+        assert (await caller.ask(post[30:] + b"x" * size)).body == b'{"read":%d}' % size
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("when", ["in the next packet", "while it is answered"])
+async def test_garbage_behind_a_direct_request_is_answered_once_and_closed(start, when):
+    server = await start()
+    caller = await server.connect()
+    if when == "in the next packet":
+        assert (await caller.ask(QUICK)).status == 200
+        caller.writer.write(b"SECRET\r\n\r\n")
+    else:
+        caller.writer.write(head("held"))
+        await server.feature.begun.wait()
+        caller.writer.write(b"SECRET\r\n\r\n")
+        await (await server.connect()).ask(head("go"))
+        assert (await caller.answer()).body == b'{"held":"done"}'
+    assert (await caller.answer()).status == 400
+    assert await caller.rest() == b""
+    assert [line["status"] for line in server.access()][-1] == 400
+
+
+async def test_garbage_in_the_same_packet_ends_the_connection_as_ever(start):
+    server = await start()
+    caller = await server.connect()
+    caller.writer.write(QUICK + b"SECRET\r\n\r\n")
+    answers = await caller.rest()
+    assert answers.endswith(b"}")
+    assert answers.count(b" 400 Bad Request\r\n") == 1
+    assert len(server.access()) == answers.count(b"HTTP/1.")
+
+
+# --- Clients that go away -------------------------------------------------------------------------
+
+
+class ClosedList(list[logging.Handler]):
+    """Takes no more: pytest adds its handlers again when a test begins."""
+
+    def append(self, _: logging.Handler) -> None: ...
+
+
+@pytest.fixture
+def alone(log_pipeline, monkeypatch) -> None:
+    """pytest keeps the records that it is shown, and with them tracebacks and connections."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", ClosedList([log_pipeline]))
+
+
+def alive() -> int:
+    gc.collect()
+    return sum(isinstance(each, Connection) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("how", ["RST", "FIN"])
+@pytest.mark.parametrize("cancels", [True, False])
+@pytest.mark.parametrize(
+    ("path", "status", "errors"),
+    [
+        ("held", 200, 0),
+        ("held-and-empty", 204, 0),
+        ("held-and-refuses", 409, 0),
+        ("held-and-fails", 500, 1),
+        ("held?x=1", 200, 0),
+        ("held-and-empty?x=1", 204, 0),
+        ("held-and-refuses?x=1", 409, 0),
+        ("held-and-fails?x=1", 500, 1),
+    ],
+)
+async def test_a_client_that_leaves_amid_its_request_has_one_line(  # noqa: PLR0917 - a table
+    alone, start, how, cancels, path, status, errors
+):
+    server = await start(cancels=cancels)
+    before = alive()
+    caller = await server.connect()
+    caller.writer.write(head(path))
+    await server.feature.begun.wait()
+    if how == "RST":
+        caller.reset()
+    else:
+        await caller.close()
+    await until(lambda: all(each.transport is None for each in server.connections))
+    if not cancels:
+        assert server.active == 1
+        server.feature.go.set()
+    await until(lambda: not server.connections)
+    await until(lambda: not connection_tasks())
+
+    assert server.active == 0
+    (line,) = server.access()
+    assert line["status"] == (503 if cancels else status)
+    assert line["remote"] == "127.0.0.1"
+    assert len(server.errors()) == (0 if cancels else errors)
+    if path.startswith("held?") or path == "held":
+        assert server.feature.outcomes == (["cancelled"] if cancels else ["done"])
+    del caller
+    server._callers.clear()
+    assert alive() == before
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_clients_that_leave_at_once_leave_nothing_behind(start, cancels):
+    server = await start(cancels=cancels)
+    before = alive()
+    for number in range(60):
+        caller = await server.connect()
+        caller.writer.write(QUICK)
+        for _ in range(number % 6):
+            await asyncio.sleep(0)
+        caller.reset()
+    await until(lambda: not server.connections and not connection_tasks())
+    assert server.active == 0
+    assert sum(server.counts().values()) == len(server.access())
+    assert {line["status"] for line in server.access()} <= {200, 503}
+    server._callers.clear()
+    del caller
+    assert alive() == before
+
+
+async def test_an_answered_connection_is_garbage_when_its_client_has_left(alone, start):
+    server = await start()
+    before = alive()
+    caller = await server.connect()
+    for path in ("quick", "kind-11", "kind-15", "quick"):
+        await caller.ask(head(path))
+    await caller.close()
+    await until(lambda: not server.connections)
+    server._callers.clear()
+    del caller
+    assert alive() == before
+
+
+async def test_a_slow_reader_holds_up_nobody_and_gets_it_all(start):
+    server = await start()
+    slow = await server.connect(limit=1000)
+    slow.writer.write(head("huge") * 20)
+    slow.writer.transport.pause_reading()
+    other = await server.connect()
+    await until(lambda: server.active == 0 and any(each._paused for each in server.connections))
+    for _ in range(20):
+        assert (await other.ask(QUICK)).status == 200
+    sizes = [each.transport.get_write_buffer_size() for each in server.connections]
+    assert max(sizes) < 11_000_000, "one answer at a time"
+    assert "/api/v1/huge" not in [line["path"] for line in server.access()]
+    slow.writer.transport.resume_reading()
+    for _ in range(20):
+        assert len((await slow.answer()).body) == 5_000_002
+    await until(lambda: len(server.access()) == 40)
+
+
+async def test_a_reader_that_leaves_amid_a_large_answer_has_one_line(start):
+    server = await start()
+    for path in ("huge", "huge?x=1"):
+        caller = await server.connect(limit=1000)
+        caller.writer.transport.pause_reading()
+        caller.writer.write(head(path))
+        await until(lambda: any(each._paused for each in server.connections))
+        assert server.access() == [] or path != "huge"
+        caller.reset()
+        await until(lambda: not server.connections and not connection_tasks())
+    assert [line["status"] for line in server.access()] == [200, 200]
+
+
+# --- Keep-alive and the stop ----------------------------------------------------------------------
+
+
+async def test_an_idle_connection_is_closed_after_a_direct_answer_and_no_sooner(start):
+    server = await start(keepalive_s=0.6)
+    caller = await server.connect()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while loop.time() - began < 1.5:
+        last = loop.time()
+        assert (await caller.ask(QUICK)).status == 200
+        await asyncio.sleep(0.2)  # the clock is what it is about
+    assert await caller.rest() == b""
+    assert 0.55 < loop.time() - last < 2
+
+
+async def test_a_request_that_takes_longer_than_keep_alive_is_answered(start):
+    server = await start(keepalive_s=0.05)
+    caller = await server.connect()
+    caller.writer.write(head("held"))
+    await server.feature.begun.wait()
+    await asyncio.sleep(0.15)  # the clock is what it is about
+    server.feature.go.set()
+    assert (await caller.answer()).status == 200
+    assert await caller.rest() == b""
+
+
+@pytest.mark.parametrize("path", ["held", "held-and-empty", "held-and-fails"])
+async def test_a_stop_waits_for_what_is_answered_and_it_says_close(start, path):
+    server = await start()
+    caller, idle = await server.connect(), await server.connect()
+    await idle.ask(QUICK)
+    caller.writer.write(head(path))
+    await server.feature.begun.wait()
+    server.runner.close_after_answers()
+    stopping = asyncio.create_task(server.runner.cleanup())
+    assert await idle.rest() == b""
+    server.feature.go.set()
+    answer = await caller.answer()
+    assert answer.header("connection") == "close"
+    assert await caller.rest() == b""
+    async with asyncio.timeout(2):
+        await stopping
+    assert len(server.access()) == 2
+
+
+@pytest.mark.parametrize("path", ["held", "held?x=1"])
+async def test_what_takes_longer_than_the_stop_allows_is_cut_in_time(start, path):
+    server = await start(shutdown_s=0.6)
+    caller = await server.connect()
+    caller.writer.write(head(path))
+    feature = server.feature
+    await feature.begun.wait()
+    began = time.monotonic()
+    await server.runner.cleanup()
+    assert 0.5 < time.monotonic() - began < 1.2
+    assert await caller.rest() == b""
+    await until(server.access)
+    assert [line["status"] for line in server.access()] == [503]
+    assert feature.outcomes == ["cancelled"]
+
+
+@pytest.mark.parametrize("path", ["huge", "huge?x=1"])
+async def test_an_answer_that_is_cut_as_it_goes_out_has_one_line(start, path):
+    server = await start(shutdown_s=0.2)
+    caller = await server.connect(limit=1000)
+    caller.writer.transport.pause_reading()
+    caller.writer.write(head(path))
+    await until(lambda: any(each._paused for each in server.connections))
+    await server.runner.cleanup()
+    await until(server.access)
+    caller.reset()
+    await until(lambda: not connection_tasks())
+    assert [line["status"] for line in server.access()] == [200]
+
+
+async def test_idle_connections_after_direct_answers_are_closed_at_once(start, monkeypatch):
+    monkeypatch.setattr("petsage.connection._NEXT_REQUEST_S", 0)
+    server = await start()
+    caller = await server.connect()
+    await caller.ask(QUICK)
+    server.runner.close_idle()
+    assert await caller.rest() == b""
+
+
+async def test_a_part_of_a_request_after_a_direct_answer_keeps_a_connection(start, monkeypatch):
+    monkeypatch.setattr("petsage.connection._NEXT_REQUEST_S", 0)
+    server = await start()
+    caller = await server.connect()
+    await caller.ask(QUICK)
+    caller.writer.write(QUICK[:10])
+    (connection,) = server.connections
+    await until(lambda: connection._has_part)
+    assert server.runner.close_idle()
+    assert (await caller.ask(QUICK[10:])).status == 200
+
+
+def connected(server: Any) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])), 10)
+
+
+def test_a_process_that_stops_cuts_what_never_ends_and_exits_with_0(project, start_server):
+    write_feature(project, "probe", FEATURE.replace("HANDLERS", ""))
+    server = start_server(env={"PETSAGE_SERVER__SHUTDOWN_S": "1"})
+    with connected(server) as caller:
+        caller.sendall(head("never"))
+        server.wait_for(lambda line: line["message"] == "begun")
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.end() == (0, "")
+        assert time.monotonic() - began < 3
+    (line,) = [line for line in server.lines if line["logger"] == "petsage.access"]
+    assert (line["status"], line["route"]) == (503, "/api/v1/never")
+
+
+def test_a_process_with_idle_connections_stops_without_waiting(project, start_server):
+    write_feature(project, "probe", FEATURE.replace("HANDLERS", ""))
+    server = start_server(env={"PETSAGE_SERVER__SHUTDOWN_S": "100"})
+    with connected(server) as caller:
+        caller.sendall(QUICK)
+        assert caller.recv(65536).startswith(b"HTTP/1.1 200")
+        server.signal(signal.SIGTERM)
+        assert caller.recv(1) == b""
+        assert server.end(timeout_s=8) == (0, "")
+
+
+def test_the_watchdog_names_who_blocks(project, start_server):
+    write_feature(project, "probe", FEATURE.replace("HANDLERS", ""))
+    server = start_server(env={"PETSAGE_SERVER__STALL_MS": "250"})
+    assert server.get("/api/v1/blocks") == (200, 1)
+    line = server.wait_for(lambda line: line["message"].startswith("The event loop has stood"))
+    assert (line["blocking_feature"], line["route"]) == ("probe", "/api/v1/blocks")
+
+
+# --- What it rests on -----------------------------------------------------------------------------
+
+NAMES = {
+    RequestHandler: """_buffer_paused _close _force_close _handler_waiter _keepalive_handle
+        _keepalive_timeout _manager _messages _next_keepalive_close_time _parser _paused
+        _process_keepalive _request_count _request_factory _request_in_progress _task_handler
+        _waiter _drain_helper finish_response force_close log_access peername""",
+    web.Application: "_make_request",
+    web.Request: "_match_info",
+    UrlMappingMatchInfo: "add_app freeze",
+}
+# What `start` does to each request, and `_answer_directly` does as well.
+DOES = {
+    RequestHandler.start: """self._waiter = loop.create_future()|self._messages.popleft()
+        |self._parser.message_consumed()|manager.requests_count += 1
+        |self._next_keepalive_close_time = close_time|if self._keepalive_handle is None""",
+    RequestHandler._handle_request: """self._request_in_progress = True
+        |self._request_in_progress = False|self._handler_waiter.set_result(None)""",
+    RequestHandler.data_received: "waiter = self._waiter|self._messages.append((msg, payload))",
+}
+
+
+def test_aiohttp_has_every_private_name_that_the_direct_way_rests_on():
+    for owner, names in NAMES.items():
+        gone = [name for name in names.split() if not hasattr(owner, name)]
+        assert not gone, f"aiohttp {aiohttp.__version__}'s {owner.__name__} has no {gone}"
+    function: Any
+    for function, lines in DOES.items():
+        source = inspect.getsource(function)
+        gone = [line for line in map(str.strip, lines.split("|")) if line not in source]
+        assert not gone, (
+            f"aiohttp {aiohttp.__version__}'s {function.__qualname__} no longer does {gone}: "
+            "read it beside petsage/direct.py, which does the same (docs/decisions/0009)"
+        )
