@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from petsage.errors import PetSageError, StartError
+from petsage.errors import NOTHING_HERE, PetSageError, StartError
 from petsage.settings import Settings, load_settings
 from petsage.token_file import TokenFileError, read_token_file
 
@@ -50,10 +50,11 @@ class RunningServer:
         if status == HTTPStatus.OK:
             return answer
         detail = answer.get("detail") if isinstance(answer, dict) else None
-        if status == HTTPStatus.NOT_FOUND and detail == "There is nothing at this path":
+        if status == HTTPStatus.NOT_FOUND and detail == NOTHING_HERE:
             raise self._not_let_in()
-        for wrong in (answer.get("errors") if isinstance(answer, dict) else None) or ():
-            detail = f"{wrong.get('pointer')}: {wrong.get('detail')}"
+        errors = answer.get("errors") if isinstance(answer, dict) else None
+        if errors:
+            detail = "; ".join(f"{each.get('pointer')}: {each.get('detail')}" for each in errors)
         raise ServerRefusedError(
             f"{self.url} refuses: {detail}",
             fix="`petsage loggers` lists what is there, `petsage loggers --help` what can be asked",
