@@ -65,6 +65,7 @@ PACKAGES = {
     "logs": [
         "",
         "cleaning",
+        "tracebacks",
         "formatter",
         "targets",
         "proofs",
