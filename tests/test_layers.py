@@ -76,7 +76,7 @@ PACKAGES = {
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", "guarded", "health", "metrics", "management", ""],
+    "system": ["welcome", "docs", "health", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 

@@ -15,9 +15,9 @@ from openapi_spec_validator import validate
 
 from petsage.health import PROCESS_STATE
 from petsage.logs.levels import MAX_MADE
+from petsage.management import guarded
 from petsage.openapi import GUARDED
 from petsage.system import SYSTEM_FEATURES
-from petsage.system.guarded import guarded
 from petsage.testing import Client, FeatureClient, FeatureFolder
 from petsage.token_file import (
     TokenFile,
