@@ -3,6 +3,9 @@
 A sink that stalls or fails holds up no other sink and never the thread that logs. At every
 moment `emitted = written + dropped + failed + filtered + queued`, lines in flight counting
 as queued.
+
+Longer than 300 lines: whatever changes a count or the queue, a thread's death and a fork among it,
+does so under one lock, and is read together.
 """
 
 import contextlib
