@@ -48,17 +48,26 @@ class RunningServer:
         except ValueError:
             answer = {"detail": f"{status}, and no JSON"}
         if status == HTTPStatus.OK:
+            self._require_loggers(answer)
             return answer
         detail = answer.get("detail") if isinstance(answer, dict) else None
         if status == HTTPStatus.NOT_FOUND and detail == NOTHING_HERE:
             raise self._not_let_in()
         errors = answer.get("errors") if isinstance(answer, dict) else None
-        if errors:
+        if errors and isinstance(errors, list) and all(isinstance(each, dict) for each in errors):
             detail = "; ".join(f"{each.get('pointer')}: {each.get('detail')}" for each in errors)
         raise ServerRefusedError(
-            f"{self.url} refuses: {detail}",
+            f"{self.url} refuses: {detail or status}",
             fix="`petsage loggers` lists what is there, `petsage loggers --help` what can be asked",
         )
+
+    def _require_loggers(self, answer: Any) -> None:
+        for each in answer if isinstance(answer, list) else [answer]:
+            if not isinstance(each, dict) or "effective_level" not in each:
+                raise ServerRefusedError(
+                    f"{self.url} answers with something else than loggers",
+                    fix="name the address of a PetSage with --url",
+                )
 
     def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         import http.client  # noqa: PLC0415 - every other command does without
