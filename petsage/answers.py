@@ -113,7 +113,7 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
 def must_pass(error: BaseException) -> bool:
     """Whether an exception is the running task's own end, and no handler's failure."""
     if isinstance(error, asyncio.CancelledError):
-        # A handler may merely say so: an inner task of its was cancelled.
+        # A handler may merely say so: an inner task of its own was cancelled.
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     return isinstance(error, GeneratorExit)

@@ -14,8 +14,6 @@ from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
 from petsage.watchdog import WATCHDOG, Watchdog
 
-API_VERSION = "1.0.0"
-
 
 def create_app(
     settings: Settings,

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import select
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 
 from petsage.errors import did_you_mean
 from petsage.logs.pipeline import Pipeline
+from petsage.logs.targets import can_take
 
 Kind = Literal[
     "full",
@@ -182,7 +182,7 @@ def _why_not_broken(broken: BrokenSink, pipeline: Pipeline) -> str | None:
         )
         try:
             if broken.kind == "stalled":
-                return "the pipe has room" if _has_room(descriptor) else None
+                return "the pipe has room" if can_take(descriptor, timeout_ms=0) else None
             os.write(descriptor, b"\n")
         finally:
             os.close(descriptor)
@@ -199,9 +199,3 @@ def _why_not_filtered(kind: Kind, pipeline: Pipeline) -> str | None:
     except RuntimeError:
         return None if kind == "raising" else "the filter raises"
     return "a record passes the filters" if passes or kind == "raising" else None
-
-
-def _has_room(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(0))

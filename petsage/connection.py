@@ -1,4 +1,4 @@
-"""aiohttp's `RequestHandler`, subclassed once: parse errors as problems, an end without loss."""
+"""The connections that PetSage serves on: parse errors as problems, an end without loss."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ _BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
 class Connection(DirectHandler):
-    """One connection from a client."""
+    """One connection from a client: what `DirectHandler` does not say of it."""
 
     __slots__ = ("_body", "_has_part")
 

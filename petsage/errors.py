@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
+NOTHING_HERE: Final = "There is nothing at this path"
+"""What a 404 says, and a guard, too, so that it tells nobody what is behind it."""
+
 
 class PetSageError(Exception):
     """Something that stops PetSage or a feature, and what mends it.

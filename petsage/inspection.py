@@ -15,6 +15,8 @@ from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, Snapshot, is_test
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+# Readiness has the checks `feature.<name>` and `sink.<name>`; a feature's are `<feature>.<check>`.
+_TAKEN: Final = frozenset({"feature", "sink"})
 
 
 @dataclass
@@ -35,11 +37,13 @@ class Inspection:
 
 def name_flaw(name: str) -> Flaw | None:
     """What is wrong with a folder's name, None where a feature can be called so."""
-    if _NAME.fullmatch(name) and not keyword.iskeyword(name):
+    if _NAME.fullmatch(name) and not keyword.iskeyword(name) and name not in _TAKEN:
         return None
     problem = f"{name!r} cannot be a feature's name: it is a module's, of a-z, 0-9 and `_`"
     if keyword.iskeyword(name):
         problem = f"{name!r} cannot be a feature's name: it is a word of Python's own"
+    elif name in _TAKEN:
+        problem = f"{name!r} cannot be a feature's name: readiness has checks `{name}.…` of its own"
     odd = next((letter for letter in name if not letter.isascii()), None)
     if odd is not None:
         # It may look just like an ordinary letter.
@@ -50,7 +54,7 @@ def name_flaw(name: str) -> Flaw | None:
 def _better(name: str) -> str:
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     plain = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")[:60].strip("_")
-    if keyword.iskeyword(plain):
+    if keyword.iskeyword(plain) or plain in _TAKEN:
         return f"{plain}_"
     if plain[:1].isdigit():
         return f"n{plain}"

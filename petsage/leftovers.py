@@ -119,7 +119,8 @@ class LeftoverCheck:
             left = [*left, *what_came(before, self._look())]
         if left:
             listed = "\n".join(f"  {each}" for each in left)
-            kinds = ", ".join(f'"{each.partition(" ")[0]}"' for each in left[:1])
+            found = dict.fromkeys(each.partition(" ")[0] for each in left)
+            kinds = ", ".join(f'"{kind}"' for kind in found)
             pytest.fail(
                 f"{item.nodeid} left behind:\n{listed}\n"
                 "fix: end or restore it in the test, or in the teardown of its fixture; where it "

@@ -75,7 +75,7 @@ class MarkerSearch:
         # everything that bears one of them has been seen.
         while True:
             before = len(seen)
-            for each in (path, *_neighbours(path)):
+            for each in (path, *neighbours_of(path)):
                 try:
                     line = self._line_of_unseen(each, seen)
                 except OSError as error:
@@ -139,7 +139,7 @@ class MarkerSearch:
         return self._filter.matches(fields)
 
 
-def _neighbours(path: Path) -> list[Path]:
+def neighbours_of(path: Path) -> list[Path]:
     """`<path>.1`, `<path>.2`, … as far as they are files, the newest first."""
     try:
         names = [each.name for each in path.parent.iterdir()]

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from petsage.errors import PetSageError, StartError
+from petsage.errors import NOTHING_HERE, PetSageError, StartError
 from petsage.settings import Settings, load_settings
 from petsage.token_file import TokenFileError, read_token_file
 
@@ -48,16 +48,26 @@ class RunningServer:
         except ValueError:
             answer = {"detail": f"{status}, and no JSON"}
         if status == HTTPStatus.OK:
+            self._require_loggers(answer)
             return answer
         detail = answer.get("detail") if isinstance(answer, dict) else None
-        if status == HTTPStatus.NOT_FOUND and detail == "There is nothing at this path":
+        if status == HTTPStatus.NOT_FOUND and detail == NOTHING_HERE:
             raise self._not_let_in()
-        for wrong in (answer.get("errors") if isinstance(answer, dict) else None) or ():
-            detail = f"{wrong.get('pointer')}: {wrong.get('detail')}"
+        errors = answer.get("errors") if isinstance(answer, dict) else None
+        if errors and isinstance(errors, list) and all(isinstance(each, dict) for each in errors):
+            detail = "; ".join(f"{each.get('pointer')}: {each.get('detail')}" for each in errors)
         raise ServerRefusedError(
-            f"{self.url} refuses: {detail}",
+            f"{self.url} refuses: {detail or status}",
             fix="`petsage loggers` lists what is there, `petsage loggers --help` what can be asked",
         )
+
+    def _require_loggers(self, answer: Any) -> None:
+        for each in answer if isinstance(answer, list) else [answer]:
+            if not isinstance(each, dict) or "effective_level" not in each:
+                raise ServerRefusedError(
+                    f"{self.url} answers with something else than loggers",
+                    fix="name the address of a PetSage with --url",
+                )
 
     def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         import http.client  # noqa: PLC0415 - every other command does without

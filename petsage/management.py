@@ -12,12 +12,14 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from yarl import URL
 
-from petsage.errors import Problem
+from petsage.errors import NOTHING_HERE, Problem
 from petsage.health import ProcessState
 from petsage.settings import ManagementSettings
 from petsage.token_file import TokenFile, TokenFileError, write_token_file
 
 _log = logging.getLogger(__name__)
+
+_READS: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
 
 # A request with one of these was passed on by a proxy, and may come from anywhere. Whatever
 # begins with `X-Forwarded` counts, too.
@@ -97,7 +99,7 @@ class Guard:
 
 
 def _nothing_here() -> Problem:
-    return Problem(404, "There is nothing at this path")
+    return Problem(404, NOTHING_HERE)
 
 
 def _tells_of_a_proxy(name: str) -> bool:
@@ -128,6 +130,27 @@ def _is_loopback(authority: str) -> bool:
 
 GUARD: Final = web.AppKey("guard", Guard)
 """The guard in the root application."""
+
+
+@web.middleware
+async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Lets operators in, before anything of the request but its head is looked at.
+
+    Raises:
+        Problem: 404, who asks may not see this, or may not change it.
+    """
+    guard = request.config_dict[GUARD]
+    if request.method in _READS:
+        guard.require_reader(request)
+    else:
+        guard.require_changer(request)
+    try:
+        answer: web.StreamResponse = await handler(request)
+    except Problem as problem:
+        problem.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        raise
+    answer.headers[hdrs.CACHE_CONTROL] = "no-store"
+    return answer
 
 
 async def write_token(app: web.Application, addresses: Iterable[Any]) -> None:

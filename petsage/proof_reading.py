@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientResponse
 from pydantic import TypeAdapter, ValidationError
 
-from petsage.log_search import MarkerSearch, SearchError
+from petsage.log_search import MarkerSearch, SearchError, neighbours_of
 from petsage.logs.receipts import Receipt, SinkReceipt
 from petsage.settings import SinkSettings
 
@@ -94,12 +94,9 @@ def _lies_about_lines(receipt: Receipt, sinks: dict[str, SinkSettings]) -> Itera
             yield f"{path} has the line {found} times and not {written}, while {states}"
 
 
-def _files_of(path: Path) -> Iterator[Path]:
+def _files_of(path: Path) -> list[Path]:
     """The file and its rotated neighbours; a device or a pipe holds nothing to be read."""
-    numbered = path.parent.glob(f"{path.name}.*")
-    for each in (path, *(each for each in numbered if each.suffix[1:].isdecimal())):
-        if each.is_file():
-            yield each
+    return [each for each in (path, *neighbours_of(path)) if each.is_file()]
 
 
 def _told(sink: SinkReceipt) -> str:

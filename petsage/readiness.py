@@ -140,7 +140,7 @@ class _SharedProof:
         self._proven = 0.0
 
     async def receipt(self) -> Receipt:
-        """What became of a line, less than half a second ago."""
+        """What became of a line, `_SHARED_S` ago at the most."""
         async with self._lock:
             if self._receipt is None or time.monotonic() - self._proven >= _SHARED_S:
                 self._receipt = None

@@ -26,7 +26,7 @@ from aiohttp.web_urldispatcher import (
 from yarl import URL
 
 from petsage.answers import begin, fail, must_pass, problem_response, respond_to
-from petsage.errors import Problem
+from petsage.errors import NOTHING_HERE, Problem
 from petsage.feature import CompiledRoute, Run
 from petsage.metrics import RequestMetrics, active_name
 from petsage.openapi import DocumentedFeature
@@ -363,9 +363,9 @@ def _not_yet() -> Problem:
 def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:
     if method == "OPTIONS" and path == "*":
         return RequestMatch({}, _options(", ".join(METHODS)))
-    detail = "There is nothing at this path"
+    detail = NOTHING_HERE
     if path.endswith("/") and path.strip("/") and table.find(path.rstrip("/")) is not None:
-        detail = "There is nothing at this path; without the slash at its end there is"
+        detail = f"{NOTHING_HERE}; without the slash at its end there is"
     return RequestMatch({}, _raiser(Problem(404, detail)))
 
 

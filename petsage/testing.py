@@ -68,8 +68,7 @@ class SinkBreaker(Protocol):
         """Breaks a sink of the test's log for real, until `.mend()` or the test's end.
 
         Args:
-            kind: `full`, `closed`, `stalled`, `deleted`, `directory`, `unwritable`, `filtered` or
-                `raising`; `break_sink` says what each is.
+            kind: `break_sink` says what each is.
             sink: its name; the first required file of the settings where left out.
 
         One way at a time: a second call mends the sink first.

@@ -7,64 +7,37 @@ ROOT = Path(__file__).parent.parent / "petsage"
 
 # Each row may import from those above it, and from itself where it is a package.
 ROWS = [
-    "client_side",
-    "signals",
-    "context",
-    "response",
-    "errors",
-    "sources",
-    "settings",
-    "sockets",
-    "metrics",
-    "logs",
-    "health",
-    "signature",
-    "shapes",
-    "signature_reader",
-    "arguments",
-    "endpoint",
-    "path_template",
-    "feature",
-    "openapi",
+    # What is set up before anything else is imported.
+    *("client_side", "signals"),
+    # What every row below may know of: the request, errors, settings, counts, the log, checks.
+    *("context", "errors", "sources", "settings", "metrics", "logs", "health"),
+    # A typed handler, from its signature to the bytes of its answer.
+    *("signature", "shapes", "signature_reader", "arguments", "response", "endpoint"),
+    # A feature, and what is documented of it.
+    *("path_template", "feature", "openapi"),
     "",  # the package's root: the public names
-    "answers",
-    "watchdog",
-    "token_file",
-    "management",
-    "routing",
-    "snapshot",
-    "inspection",
-    "candidate",
-    "ordering",
-    "explanation",
-    "loader",
-    "lifespan",
-    "unmatched",
-    "catalog",
-    "readiness",
-    "system",
-    "app",
-    "direct",
-    "connection",
-    "server",
-    "log_reader",
-    "log_search",
-    "surroundings",
-    "leftovers",
-    "broken_sinks",
-    "proof_reading",
-    "testing",
-    "terminal",
-    "survey",
-    "logger_command",
-    "cli",
-    "__main__",
+    # From a path to an endpoint.
+    *("answers", "routing"),
+    # From a folder to a feature that serves.
+    *("snapshot", "inspection", "candidate", "ordering", "explanation", "loader"),
+    *("lifespan", "unmatched", "catalog"),
+    # What operators ask, and the features of the core that answer.
+    *("watchdog", "token_file", "management", "readiness", "system"),
+    # The application, its connections, the process.
+    *("app", "direct", "connection", "sockets", "server"),
+    # The log, read again.
+    *("log_reader", "log_search"),
+    # The pytest plugin.
+    *("surroundings", "leftovers", "broken_sinks", "proof_reading", "testing"),
+    # The command line.
+    *("terminal", "survey", "logger_command", "cli", "__main__"),
 ]
 # Inside a package, too: a file imports only from those above it.
 PACKAGES = {
     "logs": [
         "",
         "cleaning",
+        "tracebacks",
         "formatter",
         "targets",
         "proofs",
@@ -75,7 +48,7 @@ PACKAGES = {
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", "guarded", "health", "metrics", "management", ""],
+    "system": ["welcome", "docs", "health", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 

@@ -94,6 +94,10 @@ LEAVING = """
     def test_all_logging_disabled():
         logging.disable(logging.INFO)
 
+    def test_two_kinds():
+        leave_a_thread()
+        KEPT.append(open(os.devnull))
+
     def test_what_a_fixture_leaves(leaving):
         pass
 
@@ -122,6 +126,7 @@ def test_whatever_a_test_leaves_behind_fails_it_and_is_named(tmp_path):
         "test_disabled": ["logger asyncio: disabled True instead of False"],
         "test_filter": [r"logger left.filter: filters .* instead of \(\)"],
         "test_all_logging_disabled": [r"logger logging.disable\(\): level 20 instead of 0"],
+        "test_two_kinds": [r"thread left-thread .*", r"file \d+: /dev/null"],
         "test_what_a_fixture_leaves": [r"thread left-thread \(daemon\), at \S+:\d+ in wait"],
     }
     assert left.keys() == expected.keys(), done.stdout
@@ -131,6 +136,7 @@ def test_whatever_a_test_leaves_behind_fails_it_and_is_named(tmp_path):
             assert re.fullmatch(pattern, said)
     assert f"{len(expected)} passed, {len(expected)} errors" in done.stdout
     assert '@pytest.mark.leaves("task")' in done.stdout
+    assert '@pytest.mark.leaves("thread", "file")' in done.stdout
 
 
 TIDY = """

@@ -98,6 +98,8 @@ def test_a_thousand_elifs_are_read(load_one):
         ("my-pets", "my_pets"),
         ("Pets", "pets"),
         ("class", "class_"),
+        ("sink", "sink_"),
+        ("feature", "feature_"),
         ("2fast", "n2fast"),
         ("my pets", "my_pets"),
         ("café", "cafe"),

@@ -526,6 +526,29 @@ def test_a_flush_waits_for_the_lines_before_it_and_not_for_those_after_it():
         assert sink.account().written >= 1
 
 
+def test_a_flush_does_not_wait_for_lines_that_make_room_meanwhile():
+    gate = Gate()
+
+    class Urgent(Sink):
+        """Something urgent comes once it is counted what the flush waits for."""
+
+        def hurry(self) -> None:
+            super().hurry()
+            self.put(b"urgent\n", urgent=True)
+            gate.open.set()
+
+    settings = SinkSettings(kind="stdout", queue_records=64)
+    sink = Urgent("out", settings, gate, flush_ms=0, report_drops=lambda *_: None)
+    sink.put(line_of(0))
+    assert gate.entered.wait(PATIENCE_S)
+    for number in range(1, 64):
+        sink.put(line_of(number))
+    assert sink.flush(PATIENCE_S)
+    account = sink.account()
+    assert (account.written, dict(account.dropped_by)) == (61, {"made_room": 4})
+    sink.close(PATIENCE_S)
+
+
 def test_everything_queued_is_written_on_close(tmp_path):
     path = tmp_path / "log.jsonl"
     with a_sink(FileTarget(path), flush_ms=60_000) as sink:

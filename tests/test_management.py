@@ -11,13 +11,14 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import test_utils, web
 from openapi_spec_validator import validate
 
 from petsage.health import PROCESS_STATE
 from petsage.logs.levels import MAX_MADE
+from petsage.management import guarded
 from petsage.openapi import GUARDED
 from petsage.system import SYSTEM_FEATURES
-from petsage.system.guarded import guarded
 from petsage.testing import Client, FeatureClient, FeatureFolder
 from petsage.token_file import (
     TokenFile,
@@ -678,6 +679,25 @@ class TestCommand:
             f"petsage: no PetSage answers at {url}: Connection refused; "
             "fix: start it with `petsage serve`, or name its address with --url\n"
         )
+
+    @pytest.mark.parametrize(
+        ("status", "body", "said"),
+        [
+            (200, b'["a"]', "answers with something else than loggers"),
+            (200, b"{}", "answers with something else than loggers"),
+            (422, b'{"errors": "all"}', "refuses: 422"),
+            (500, b"oops", "refuses: 500, and no JSON"),
+        ],
+    )
+    async def test_a_server_that_is_no_petsage_is_one_clear_line(self, petsage, status, body, said):
+        async def answer(_: web.BaseRequest) -> web.Response:
+            return web.Response(status=status, body=body)
+
+        async with test_utils.RawTestServer(answer) as other:
+            result = await asyncio.to_thread(petsage, "loggers", "--url", str(other.make_url("")))
+        assert result.returncode == 1
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
 
     @pytest.mark.parametrize(
         "url", ["ftp://x", "127.0.0.1:8000", "http://", "http://x:y", "http://a\n"]

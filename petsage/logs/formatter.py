@@ -6,9 +6,7 @@ orjson cannot take is made plain first: each change is named in the line's own `
 
 import logging
 import time
-import traceback
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Final
 
 import orjson
@@ -16,6 +14,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS, BaseJsonFormatter
 
 from petsage.context import current_request
 from petsage.logs.cleaning import MAX_ITEMS, Cleaner, encodable, harmless, text_of
+from petsage.logs.tracebacks import exception_lines
 
 # The fields that every line has, and those that a line has where there is something to say.
 _ALWAYS: Final = (
@@ -29,10 +28,6 @@ _AT_TIMES: Final = ("exc_info", "stack_info", "altered", "truncated")
 OWN_FIELDS: Final = frozenset((*_ALWAYS, *_AT_TIMES))
 _NOT_EXTRAS: Final = frozenset(RESERVED_ATTRS) | {"taskName"}
 _PLAIN_RECORD_LENGTH: Final = len(logging.makeLogRecord({}).__dict__)
-
-# Bounds on what one traceback may cost: frames of each error, errors that led to one another.
-_MAX_FRAMES: Final = 60
-_MAX_ERRORS: Final = 50
 
 # A cut leaves these whole: they are short, and what a line is looked for by.
 _NEVER_CUT: Final = frozenset(
@@ -86,19 +81,10 @@ class JsonFormatter(BaseJsonFormatter):
     def own_fields(self, timestamp: str, level: str, logger: str, message: str) -> dict[str, Any]:
         """The fields that every line has, in their order; the request's are those in hand."""
         request = current_request()
-        if request is None:
-            return {
-                "timestamp": timestamp,
-                "level": level,
-                "logger": logger,
-                "message": message,
-                "service": self.service,
-                "version": self.version,
-                "feature": _feature_of(logger),
-                "request_id": None,
-                "trace_id": None,
-                "span_id": None,
-            }
+        feature = request_id = trace_id = span_id = None
+        if request is not None:
+            feature, request_id = request.feature, request.request_id
+            trace_id, span_id = request.trace_id, request.span_id
         return {
             "timestamp": timestamp,
             "level": level,
@@ -106,10 +92,10 @@ class JsonFormatter(BaseJsonFormatter):
             "message": message,
             "service": self.service,
             "version": self.version,
-            "feature": request.feature or _feature_of(logger),
-            "request_id": request.request_id,
-            "trace_id": request.trace_id,
-            "span_id": request.span_id,
+            "feature": feature or _feature_of(logger),
+            "request_id": request_id,
+            "trace_id": trace_id,
+            "span_id": span_id,
         }
 
     def info_line(self, logger: str, message: str, extras: dict[str, Any]) -> bytes:
@@ -177,7 +163,7 @@ class JsonFormatter(BaseJsonFormatter):
         if isinstance(message, dict):
             self._add_extras(fields, message.items(), altered)
         if record.exc_info:
-            lines = _exception_lines(record.exc_info)
+            lines = exception_lines(record.exc_info)
             if lines:
                 fields["exc_info"] = lines
         elif record.exc_text:
@@ -273,46 +259,6 @@ def _message_of(record: logging.LogRecord, altered: list[str]) -> str:
         text = f"{text_of(record.msg)} [not formatted: {type(error).__name__}]"
     # A subclass of str may bring methods of its own.
     return text if type(text) is str else str.__str__(text)
-
-
-def _exception_lines(exc_info: Any) -> list[str]:
-    """The traceback, a line each; none where `exc_info` was asked for and there is no error."""
-    try:
-        kind, error, trace = exc_info
-        if kind is None:
-            return []
-        text = _traceback_of(kind, error, trace)
-    except BaseException as failure:  # noqa: BLE001 - an exception may break its own traceback
-        text = f"{text_of(exc_info)} [no traceback: {type(failure).__name__}]"
-    return [encodable(line) for line in text.splitlines()]
-
-
-def _traceback_of(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> str:
-    # The frames nearest to the error are the last ones.
-    if not _has_many_errors(error):
-        report = traceback.TracebackException(kind, error, trace, limit=-_MAX_FRAMES, compact=True)
-        return "".join(report.format())
-    frames = traceback.format_list(traceback.extract_tb(trace, limit=-_MAX_FRAMES))
-    return (
-        f"[the last of more than {_MAX_ERRORS} errors that led to one another]\n"
-        f"Traceback (most recent call last):\n{''.join(frames)}{kind.__name__}: {text_of(error)}"
-    )
-
-
-def _has_many_errors(error: BaseException | None) -> bool:
-    """Whether a traceback would hold too many errors: causes, contexts and members of groups."""
-    seen: set[int] = set()
-    to_see = [error]
-    while to_see and len(seen) <= _MAX_ERRORS:
-        each = to_see.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            to_see += [each.__cause__, each.__context__]
-            if isinstance(each, BaseExceptionGroup):
-                to_see += each.exceptions
-    return len(seen) > _MAX_ERRORS
 
 
 def _shortened(value: Any, room: int) -> Any:

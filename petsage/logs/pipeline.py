@@ -131,8 +131,7 @@ class Pipeline(logging.Handler):
                 sink.fail(error)
                 if proof is not None:
                     proof.seen = True
-                    cause = f"a filter or handler raised {type(error).__name__}"
-                    proof.settle(sink.name, "failed", cause)
+                    proof.settle(sink.name, "failed", _cause_of(error))
             return False
         for sink in self.sinks:
             sink.filter()
@@ -263,12 +262,17 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
         log_info(logger, message, {MARKER: marker}, proof)
     except Exception as error:  # noqa: BLE001 - somebody else's, and the receipt says so
         _log.exception("A filter or handler of the logger %s raised", logger.name)
-        state, cause = "failed", f"a filter or handler raised {type(error).__name__}"
+        state, cause = "failed", _cause_of(error)
     if not proof.seen:
         for sink in pipeline.sinks:
             proof.settle(sink.name, state, cause)
     await proof.done
     return receipt_of(marker, proof, pipeline.sinks)
+
+
+def _cause_of(error: Exception) -> str:
+    """What a receipt says where a line came to no sink, because of what somebody has put before."""
+    return f"a filter or handler raised {type(error).__name__}"
 
 
 async def prove_sinks(message: str) -> Receipt:

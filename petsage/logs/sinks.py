@@ -3,6 +3,9 @@
 A sink that stalls or fails holds up no other sink and never the thread that logs. At every
 moment `emitted = written + dropped + failed + filtered + queued`, lines in flight counting
 as queued.
+
+Longer than 300 lines: whatever changes a count or the queue, a thread's death and a fork among it,
+does so under one lock, and is read together.
 """
 
 import contextlib
@@ -238,7 +241,13 @@ class Sink:
             goal = self._written + self._failed + len(self._queue) + len(self._in_flight)
         self.hurry()
         with self._progress:
-            return self._progress.wait_for(lambda: self._written + self._failed >= goal, timeout_s)
+            # Lines that make room for urgent ones meanwhile are never written: then it runs empty.
+            return self._progress.wait_for(
+                lambda: (
+                    self._written + self._failed >= goal or not (self._queue or self._in_flight)
+                ),
+                timeout_s,
+            )
 
     def close(self, timeout_s: float) -> None:
         """Takes no more lines, and writes what is queued, for `timeout_s` at the most.

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from petsage import Feature, FromApp, Problem, Request, Routes, StreamResponse
 from petsage.catalog import CATALOG, Catalog
+from petsage.errors import NOTHING_HERE
 from petsage.openapi import build_document
 from petsage.routing import RouteTable, documented
 
@@ -106,7 +107,7 @@ class Assets:
             Problem: 404, there is none of this name.
         """
         if name not in self._files:
-            raise Problem(404, "There is nothing at this path")
+            raise Problem(404, NOTHING_HERE)
         if name not in self._contents:
             self._contents[name] = await asyncio.to_thread(self._read, name)
         return self._contents[name]

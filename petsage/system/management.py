@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,8 +11,8 @@ from petsage import Feature, FromApp, Problem, Routes
 from petsage.catalog import CATALOG, Catalog, Entry, State
 from petsage.errors import Severity
 from petsage.logs.levels import ROOT, LevelChanges, LoggerLevel, TooManyLoggersError
+from petsage.management import guarded
 from petsage.settings import AnyCaseLevel
-from petsage.system.guarded import guarded
 
 MAX_TTL_S: Final = 86_400.0
 
@@ -136,7 +136,7 @@ async def revert_logger(name: str, levels: Annotated[LevelChanges, FromApp(LEVEL
     return _logger_model(levels.revert(name) or _no_logger())
 
 
-def _no_logger() -> "LoggerLevel":
+def _no_logger() -> NoReturn:
     raise Problem(404, "There is no logger of this name")
 
 

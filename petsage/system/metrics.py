@@ -15,6 +15,7 @@ from petsage.catalog import CATALOG, Catalog, State
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, Phase, ProcessState
 from petsage.logs.pipeline import installed_pipeline
 from petsage.logs.sinks import Account
+from petsage.management import guarded
 from petsage.metrics import (
     ACTIVE_REQUESTS,
     BUCKETS,
@@ -41,7 +42,6 @@ from petsage.metrics import (
 )
 from petsage.openapi import VERSION
 from petsage.readiness import READINESS, Readiness
-from petsage.system.guarded import guarded
 from petsage.watchdog import WATCHDOG, Watchdog
 
 if TYPE_CHECKING:
