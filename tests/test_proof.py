@@ -193,6 +193,69 @@ async def test_a_line_in_a_file_that_others_append_to_is_found_at_its_own_offset
     assert [receipt.missing for receipt in receipts] == [None] * 100
 
 
+async def test_a_line_that_somebody_tore_meanwhile_is_ended_before_the_next(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with a_log(file=a_file(path)):
+        await prove(PETS, "first")
+        with path.open("ab") as file:
+            file.write(b"torn by another")
+        receipt = await prove(PETS, "second")
+    assert receipt.missing is None
+    first, torn, second = path.read_bytes().splitlines()
+    assert torn == b"torn by another"
+    assert json.loads(second)["marker"] == receipt.marker
+    assert json.loads(first)["message"] == "first"
+
+
+async def test_a_line_that_is_torn_just_before_the_next_is_not_taken_for_its_begin(
+    tmp_path, monkeypatch, capfd
+):
+    path = tmp_path / "log.jsonl"
+    write = os.write
+
+    def tear_then_write(descriptor: int, data: bytes) -> int:
+        """The system's, and somebody else who writes half a line just before it."""
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == path:
+            monkeypatch.undo()
+            with path.open("ab") as file:
+                file.write(b"torn by another")
+        return write(descriptor, data)
+
+    with a_log(file=a_file(path)):
+        await prove(PETS, "first")
+        monkeypatch.setattr(os, "write", tear_then_write)
+        receipt = await prove(PETS, "second")
+    why = "Another's torn line stands before what was written"
+    assert states_of(receipt) == [("file", "failed", why)]
+
+
+def test_of_two_that_rotate_one_file_neither_loses_a_line_of_the_other(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lost: list[Outcome] = []
+
+    def write(name: str) -> None:
+        target = FileTarget(path, max_bytes=2_000, backups=500)
+        for number in range(500):
+            outcome = target.write([b'{"name": "%s", "n": %d}\n' % (name.encode(), number)])
+            if outcome != Outcome(1):
+                lost.append(outcome)
+        target.close()
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lost == []
+    there = {
+        (line["name"], line["n"])
+        for file in tmp_path.iterdir()
+        for line in map(json.loads, file.read_bytes().splitlines())
+    }
+    assert there == {(name, number) for name in "abc" for number in range(500)}
+    assert len(list(tmp_path.iterdir())) > 10
+
+
 async def test_with_fsync_a_line_is_written_when_the_disk_has_it(tmp_path, monkeypatch):
     synced: list[int] = []
     synchronize = os.fdatasync

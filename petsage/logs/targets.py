@@ -5,6 +5,7 @@ A target says `written` of a line only when it is: of a file, when it was read b
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -127,13 +128,17 @@ class FileTarget:
     def write(self, lines: list[bytes]) -> Outcome:
         """Writes `lines` and says how far it came."""
         written = moves = 0
+        stays = False
         rotation_error: OSError | None = None
         try:
             while written < len(lines):
                 descriptor = self._current()
                 count = self._fitting(descriptor, lines, written)
-                if count == 0 and rotation_error is None:
-                    rotation_error = self._rotate()
+                if count == 0 and not stays:
+                    try:
+                        stays = not self._rotate(descriptor)
+                    except OSError as error:
+                        stays, rotation_error = True, error
                     continue
                 # A file that cannot be rotated grows: that is better than lines lost.
                 end = written + count if count else len(lines)
@@ -160,15 +165,23 @@ class FileTarget:
 
     def _append(self, descriptor: int, lines: list[bytes]) -> Outcome:
         """Writes lines that fit, and looks whether they are there."""
+        if not self._regular:  # a device or a FIFO is a stream: it took every byte
+            return self._output.write_lines(descriptor, lines)[1]
+        self._output = _LineWriter(torn=_ends_torn(descriptor))  # by whoever wrote last
         out, outcome = self._output.write_lines(descriptor, lines)
-        if not self._regular or not out:
-            return outcome  # a device or a FIFO is a stream: it took every byte
+        if not out:
+            return outcome
         if self._fsync:
             os.fdatasync(descriptor)
         # Where our bytes begin: appending leaves the offset at their end, whoever else appends.
         start = os.lseek(descriptor, 0, os.SEEK_CUR) - len(out)
         if start < 0 or os.pread(descriptor, len(out), start) != out:
             return Outcome(0, OSError(errno.EIO, "What was written could not be read back"))
+        if start and out[:1] != b"\n" and os.pread(descriptor, 1, start - 1) != b"\n":
+            # Somebody tore the file just before we wrote, and our first line is no line there.
+            return Outcome(
+                0, OSError(errno.EIO, "Another's torn line stands before what was written")
+            )
         return outcome
 
     def _current(self) -> int:
@@ -201,7 +214,9 @@ class FileTarget:
         descriptor = os.open(self._path, flags, 0o640)
         self._descriptor = descriptor
         self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._output = _LineWriter(torn=self._regular and _ends_torn(descriptor))
+        self._output = _LineWriter()
+        if self._fsync and self._regular:
+            _sync_folder(self._path.parent)  # else the disk may have the file, and not its name
         return descriptor
 
     def _fitting(self, descriptor: int, lines: list[bytes], start: int) -> int:
@@ -217,20 +232,32 @@ class FileTarget:
             count += 1
         return count
 
-    def _rotate(self) -> OSError | None:
-        """Moves the file away, for `_current` to make it anew; what kept it from that."""
+    def _rotate(self, descriptor: int) -> bool:
+        """Moves the file away, for `_current` to make it anew; False where it stays for now.
+
+        One process alone moves a file, the one that has locked it: of two, the second would move
+        the new file over the old one, and both of their `.1` over each other.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
         try:
-            if not self._backups:
-                self._path.unlink()
-                return None
-            for number in range(self._backups - 1, 0, -1):
-                older = self._numbered(number)
-                if older.exists():
-                    older.replace(self._numbered(number + 1))
-            self._path.replace(self._numbered(1))
-        except OSError as error:
-            return error
-        return None
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
+        except BlockingIOError:
+            return False  # another moves it now; what is written meanwhile is written anew
+        except OSError:
+            pass  # a file system without locks
+        if not self._is_named():
+            return True  # another has moved it
+        if not self._backups:
+            self._path.unlink()
+            return True
+        for number in range(self._backups - 1, 0, -1):
+            older = self._numbered(number)
+            if older.exists():
+                older.replace(self._numbered(number + 1))
+        self._path.replace(self._numbered(1))
+        return True
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
@@ -240,6 +267,15 @@ def _ends_torn(descriptor: int) -> bool:
     """Whether a file ends within a line: whoever wrote it last died or found the disk full."""
     size = os.fstat(descriptor).st_size
     return size > 0 and os.pread(descriptor, 1, size - 1) not in {b"\n", b""}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the disk has the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def can_take(descriptor: int, *, timeout_ms: int | None = None) -> bool:
