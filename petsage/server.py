@@ -52,7 +52,7 @@ def run_server(
     Raises:
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
-    signals = StopSignals(_end_now)
+    signals, patience = StopSignals(_end_now), _Patience()
     gc.disable()  # until it serves: what is made to start with stays
     pipeline = Pipeline(settings.logs, version=version("petsage"))
     pipeline.install()
@@ -61,16 +61,31 @@ def run_server(
             contextlib.redirect_stdout(PrintedLines()),
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
-            runner.run(_Process(settings, signals).serve(announce))
+            runner.run(_Process(settings, signals, patience).serve(announce))
     finally:
+        # What closes the log has a limit of its own, and says what it has lost.
+        patience.stop()
         pipeline.uninstall()
+        patience.start()
 
 
-def _end_within(seconds: float) -> None:
-    """Ends the process when it has not ended by then: a thread or a task may never end."""
-    timer = threading.Timer(seconds, _end_now)
-    timer.daemon = True
-    timer.start()
+class _Patience:
+    """Ends the process when it does not end by itself: a thread or a task may never."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        """Waits from now on."""
+        self.stop()
+        self._timer = threading.Timer(_END_TIMEOUT_S, _end_now)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Waits no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _end_now() -> None:
@@ -106,9 +121,11 @@ class _Process:
     Args:
         settings: all of them.
         signals: what tells it to stop.
+        patience: is started when everything has been told to end.
     """
 
-    def __init__(self, settings: Settings, signals: StopSignals) -> None:
+    def __init__(self, settings: Settings, signals: StopSignals, patience: "_Patience") -> None:
+        self._patience = patience
         self._settings = settings
         self._signals = signals
         self._stop = asyncio.Event()
@@ -160,7 +177,7 @@ class _Process:
                 each.close()  # our descriptor of it; the parent's stays open
             self._signals.listen(None)
             _log.info("PetSage has stopped")
-            _end_within(_END_TIMEOUT_S)
+            self._patience.start()
 
     def _heed(self) -> None:
         """Does what the signals so far ask for."""

@@ -8,6 +8,7 @@ Longer than 300 lines, of which 200 are the models: a table of what can be set, 
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from os import environ as process_environment
 from pathlib import Path
@@ -180,6 +181,7 @@ class LogsSettings(Table):
         ],
         description="A value is masked when its key contains one of these.",
     )
+
     max_line_bytes: int = Field(
         32_768, ge=1024, description="A longer line is cut, and says so in itself."
     )
@@ -197,6 +199,15 @@ class LogsSettings(Table):
         min_length=1,
         description="Where lines go, by name.",
     )
+
+    @field_validator("redact")
+    @classmethod
+    def _a_proof_can_be_found(cls, words: list[str]) -> list[str]:
+        for word in words:
+            letters = re.sub(r"[\W_]+", "", word).lower()
+            if letters and letters in "marker":
+                raise ValueError(f"{word!r} would mask `marker`, by which a proven line is found")
+        return words
 
 
 class ManagementSettings(Table):

@@ -26,7 +26,7 @@ CAUSES = {
     "directory": ("failed", "Is a directory"),
     "unwritable": ("failed", r"Permission denied|Read-only file system|Operation not permitted"),
     "filtered": ("filtered", ".*filter.*"),
-    "raising": ("failed", "a filter or handler raised RuntimeError"),
+    "raising": ("failed", "a filter raised RuntimeError"),
 }
 
 

@@ -43,6 +43,7 @@ PACKAGES = {
         "proofs",
         "sinks",
         "receipts",
+        "stand_ins",
         "pipeline",
         "levels",
         "printed",

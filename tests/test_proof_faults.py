@@ -359,7 +359,7 @@ async def test_a_filter_that_refuses_or_raises_is_told_until_it_is_gone(
         owner.removeFilter(swallow)
     case = f"a filter on the {kind} {'raises' if raises else 'refuses'}"
     if raises:
-        must_be_broken(case, answer, "stdout", "failed", "a filter or handler raised RuntimeError")
+        must_be_broken(case, answer, "stdout", "failed", "a filter raised RuntimeError")
     else:
         must_be_broken(case, answer, "stdout", "filtered", "a level or a filter")
     must_be_whole(f"{case}: gone", await ask(), log)

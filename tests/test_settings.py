@@ -138,6 +138,12 @@ def test_every_file_in_config_is_valid(path):
     load(path.parent, {"PETSAGE_ENV": path.stem})
 
 
+@pytest.mark.parametrize("word", ["marker", "Mark", "mar_k", "k-e"])
+def test_what_a_proven_line_is_found_by_cannot_be_masked(config, word):
+    text = refusal(config(default=f'[logs]\nredact = ["{word}"]'))
+    assert "would mask `marker`" in text
+
+
 def test_settings_cannot_be_changed(tmp_path):
     with pytest.raises(ValueError, match="frozen"):
         load(tmp_path).server.port = 1

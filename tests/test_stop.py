@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -550,3 +551,25 @@ def wait_for_message(process: subprocess.Popen[bytes], begin: str) -> str:
 def listening_port(process: subprocess.Popen[bytes]) -> int:
     message = wait_for_message(process, "PetSage listens on ")
     return int(message.partition(",")[0].rpartition(":")[2])
+
+
+def test_a_sink_that_nobody_reads_neither_fails_a_stop_nor_hides_what_it_lost(
+    project, start_server, tmp_path
+):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    server = start_server(
+        env={
+            "PETSAGE_LOGS__SINKS__UNREAD__KIND": "file",
+            "PETSAGE_LOGS__SINKS__UNREAD__PATH": str(path),
+        }
+    )
+    for _ in range(200):  # more than a pipe holds
+        server.get(f"/{'x' * 2000}")
+    server.signal(signal.SIGTERM)
+    code, err = server.end()
+    os.close(reader)
+    assert code == 0
+    assert "sink unread: " in err
+    assert "lines dropped before the stop" in err

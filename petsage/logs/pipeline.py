@@ -13,23 +13,31 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from random import getrandbits
-from types import TracebackType
 from typing import Any, Final
 
-from petsage.logs.cleaning import MASK, text_of
-from petsage.logs.formatter import OWN_FIELDS, JsonFormatter
+from petsage.logs.cleaning import MASK
+from petsage.logs.formatter import JsonFormatter
 from petsage.logs.proofs import OPTIONAL_WAIT_S, Proof, Round, SinkState
 from petsage.logs.receipts import Receipt, receipt_of
 from petsage.logs.sinks import Account, close_sinks, open_sink
+from petsage.logs.stand_ins import (
+    call_handlers_with,
+    handle_with,
+    log_uncaught,
+    log_uncaught_in_thread,
+    make_record,
+)
 from petsage.settings import LogsSettings
 
 SERVICE: Final = "petsage"
 MARKER: Final = "marker"
 _PROOF: Final = "_petsage_proof"
 _CLOSE_TIMEOUT_S: Final = 5.0
+# A filter or handler that raises at each record says so this often.
+_REPORT_INTERVAL_S: Final = 30.0
 _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
 
 _log = logging.getLogger(__name__)
@@ -66,6 +74,7 @@ class Pipeline(logging.Handler):
         self.sinks: Final = tuple(sink for _, sink in self._sinks)
         self._optional = frozenset(sink.name for sink in self.sinks if not sink.required)
         self._rounds: dict[int, Round] = {}
+        self._next_report: dict[str, float] = {}  # by kind of handler, or logger with a filter
         self._undo: list[Callable[[], None]] = []
 
     def createLock(self) -> None:  # noqa: N802 - the stdlib's name
@@ -114,7 +123,8 @@ class Pipeline(logging.Handler):
 
     def _begin_writing(self, thread: int, its_round: Round) -> None:
         """The turn is over: has the sinks write all that was proven in it."""
-        del self._rounds[thread]
+        if self._rounds.get(thread) is its_round:  # else the loop stopped, and another has begun
+            del self._rounds[thread]
         for sink in self.sinks:
             sink.hurry()
         still = {s.name for s in self.sinks if s.stands_still_for() > OPTIONAL_WAIT_S}
@@ -126,16 +136,37 @@ class Pipeline(logging.Handler):
             if self.filter(record):
                 return True
         except Exception as error:  # noqa: BLE001 - somebody else's filter, and no caller's fault
-            proof = record.__dict__.get(_PROOF)
             for sink in self.sinks:
                 sink.fail(error)
-                if proof is not None:
-                    proof.seen = True
-                    proof.settle(sink.name, "failed", _cause_of(error))
+            self._fail_proof(record, error)
             return False
         for sink in self.sinks:
             sink.filter()
         return False
+
+    def _report(self, who: str, record: logging.LogRecord, error: Exception) -> None:
+        """Logs that a filter or handler raised, past all of them, and not for each record."""
+        if who.startswith("a filter"):
+            self._fail_proof(record, error)
+        now = time.monotonic()
+        if now < self._next_report.get(who, 0.0):
+            return
+        self._next_report[who] = now + _REPORT_INTERVAL_S
+        message = (
+            f"{who[0].upper()}{who[1:]} raised; it is told of again in {_REPORT_INTERVAL_S:g} s"
+        )
+        info = (type(error), error, error.__traceback__)
+        self.handle(
+            logging.LogRecord(_log.name, logging.ERROR, __file__, 0, message, (), exc_info=info)
+        )
+
+    def _fail_proof(self, record: logging.LogRecord, error: Exception) -> None:
+        """Settles the proof of a record that a filter has kept out by raising."""
+        proof = record.__dict__.get(_PROOF)
+        if isinstance(proof, Proof) and not proof.seen:
+            proof.seen = True
+            for sink in self.sinks:
+                proof.settle(sink.name, "failed", f"a filter raised {type(error).__name__}")
 
     def accounts(self) -> dict[str, Account]:
         """Each sink's account, by its name."""
@@ -156,14 +187,16 @@ class Pipeline(logging.Handler):
         root.addHandler(self)
         self._undo.append(lambda: root.removeHandler(self))
         self._set_levels(root)
-        self._take(logging.Logger, "makeRecord", _make_record)
+        self._take(logging.Logger, "makeRecord", make_record)
+        self._take(logging.Logger, "handle", handle_with(self._report))
+        self._take(logging.Logger, "callHandlers", call_handlers_with(self._report))
         for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
             # None of these is on a line, and each costs time for every record.
             self._take(logging, name, False)
         atexit.register(self.flush)
         self._undo.append(lambda: atexit.unregister(self.flush))
-        self._take(sys, "excepthook", _log_uncaught)
-        self._take(threading, "excepthook", _log_uncaught_in_thread)
+        self._take(sys, "excepthook", log_uncaught)
+        self._take(threading, "excepthook", log_uncaught_in_thread)
         before = warnings.showwarning
         logging.captureWarnings(capture=True)
         if warnings.showwarning is not before:  # else somebody captured them already
@@ -257,22 +290,12 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
     pipeline = installed_pipeline()
     marker = f"{getrandbits(128):032x}"
     proof = pipeline.begin_proof()
-    state, cause = _FILTERED
-    try:
-        log_info(logger, message, {MARKER: marker}, proof)
-    except Exception as error:  # noqa: BLE001 - somebody else's, and the receipt says so
-        _log.exception("A filter or handler of the logger %s raised", logger.name)
-        state, cause = "failed", _cause_of(error)
+    log_info(logger, message, {MARKER: marker}, proof)
     if not proof.seen:
         for sink in pipeline.sinks:
-            proof.settle(sink.name, state, cause)
+            proof.settle(sink.name, *_FILTERED)
     await proof.done
     return receipt_of(marker, proof, pipeline.sinks)
-
-
-def _cause_of(error: Exception) -> str:
-    """What a receipt says where a line came to no sink, because of what somebody has put before."""
-    return f"a filter or handler raised {type(error).__name__}"
 
 
 async def prove_sinks(message: str) -> Receipt:
@@ -340,63 +363,3 @@ def _sole_listener(logger: logging.Logger) -> Pipeline | None:
     if type(found) is Pipeline and found.level <= logging.INFO and not found.filters:
         return found
     return None
-
-
-def _make_record(  # noqa: PLR0917 - `logging.Logger.makeRecord`, whose signature this is
-    self: logging.Logger,
-    name: str,
-    level: int,
-    fn: str,
-    lno: int,
-    msg: object,
-    args: Any,
-    exc_info: Any,
-    func: str | None = None,
-    extra: Mapping[str, object] | None = None,
-    sinfo: str | None = None,
-) -> logging.LogRecord:
-    """`logging.Logger.makeRecord`, but nothing that is logged raises in the caller.
-
-    An extra of a reserved name is kept as `extra_<name>`, where the stdlib raises KeyError;
-    arguments and extras of a mapping that misbehaves end up on the line as far as they can.
-    """
-    make = logging.getLogRecordFactory()
-    try:
-        record = make(name, level, fn, lno, msg, args, exc_info, func, sinfo)
-    except Exception:  # noqa: BLE001 - LogRecord asks a lone mapping whether it is empty
-        record = make(name, level, fn, lno, msg, (), exc_info, func, sinfo)
-        record.args = args
-    if extra is not None:
-        _add_extras(record.__dict__, extra)
-    return record
-
-
-def _add_extras(attributes: dict[str, Any], extra: Mapping[str, object]) -> None:
-    try:
-        for key, value in extra.items():
-            name = key
-            while name in attributes or name in OWN_FIELDS or name == "asctime":
-                name = f"extra_{name}"
-            attributes[name] = value
-    except Exception as error:  # noqa: BLE001 - somebody else's mapping
-        attributes["extra_unreadable"] = f"{type(error).__name__}: {text_of(error)}"
-
-
-def _log_uncaught(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """`sys.excepthook`: what ends the process is a line of the log, too."""
-    if not issubclass(kind, KeyboardInterrupt):
-        _log.critical("Uncaught exception: %s", kind.__name__, exc_info=(kind, error, trace))
-
-
-def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
-    """`threading.excepthook`: a thread that dies is a line of the log."""
-    if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
-        name = args.thread.name if args.thread is not None else "?"
-        _log.error(
-            "Uncaught exception in thread %s: %s",
-            name,
-            args.exc_type.__name__,
-            exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
-        )

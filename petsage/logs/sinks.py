@@ -118,6 +118,7 @@ class Sink:
         self._progress = threading.Condition(self._lock)
         self._sleeping = False
         self.restarts = 0
+        self._revival = threading.Lock()
         self._start_thread()
 
     def _start_thread(self) -> None:
@@ -211,10 +212,15 @@ class Sink:
         self._sleeping = False
         self._hurry.set()
         self._awake.set()
-        if not self._thread.is_alive() and not self._closing:
-            # It went past `_run`: two blows at once.
-            self._account_for_death(RuntimeError("the thread ended"))
-            self._start_thread()
+        if not self._thread.is_alive():
+            self._revive()
+
+    def _revive(self) -> None:
+        """Begins a thread for one that went past `_run`: two blows at once."""
+        with self._revival:
+            if not self._thread.is_alive() and not self._closing:
+                self._account_for_death(RuntimeError("the thread ended"))
+                self._start_thread()
 
     def account(self) -> Account:
         """What became of every record so far."""

@@ -10,12 +10,16 @@ import os
 import select
 import stat
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 # How often a batch is written anew because the path named another file when it was done.
 _MAX_MOVES = 3
+# A write of another process that has begun is over by then.
+_AMID_A_WRITE_S = 0.005
+_LOOKS = 20
 _REPLACED = "The file is replaced each time that it is written to"
 
 
@@ -264,9 +268,19 @@ class FileTarget:
 
 
 def _ends_torn(descriptor: int) -> bool:
-    """Whether a file ends within a line: whoever wrote it last died or found the disk full."""
-    size = os.fstat(descriptor).st_size
-    return size > 0 and os.pread(descriptor, 1, size - 1) not in {b"\n", b""}
+    """Whether a file ends within a line: whoever wrote it last died or found the disk full.
+
+    Another process may be amid a write; its line ends within moments, and is not torn.
+    """
+    size = -1
+    for _ in range(_LOOKS):
+        before, size = size, os.fstat(descriptor).st_size
+        if size == 0 or os.pread(descriptor, 1, size - 1) in {b"\n", b""}:
+            return False
+        if size == before:
+            break
+        time.sleep(_AMID_A_WRITE_S)
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
