@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 
 _READS: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
 
-# A request with one of these was passed on by a proxy, and may come from anywhere. Whatever
-# begins with `X-Forwarded` counts, too.
+# A request with one of these was passed on by a proxy, and may come from anywhere.
 _FORWARDING: Final = frozenset(
     (
-        *("cf-connecting-ip", "client-ip", "fastly-client-ip", "fly-client-ip", "forwarded"),
-        *("forwarded-for", "proxy-connection", "true-client-ip", "via", "x-client-ip"),
-        *("x-cluster-client-ip", "x-envoy-external-address", "x-original-forwarded-for"),
-        *("x-original-host", "x-original-url", "x-proxyuser-ip", "x-real-ip", "x-rewrite-url"),
+        *("cdn-loop", "proxy-connection", "via", "x-amzn-trace-id", "x-original-host"),
+        *("x-original-url", "x-rewrite-url", "x-varnish"),
     )
 )
+# So was one with a header that tells who asked the proxy: `X-Real-IP`, `X-Forwarded-For`, …
+_FORWARDING_BEGINS: Final = ("cf-", "x-azure-", "x-envoy-")
+_FORWARDING_ENDS: Final = ("-ip", "-clientip", "-addr", "-address")
 
 
 class Guard:
@@ -103,21 +103,27 @@ def _nothing_here() -> Problem:
 
 
 def _tells_of_a_proxy(name: str) -> bool:
-    name = name.lower()
-    return name in _FORWARDING or name.startswith("x-forwarded")
+    name = name.lower().replace("_", "-")  # what stands behind a proxy may take both for one
+    return (
+        name in _FORWARDING
+        or "forwarded" in name
+        or name.startswith(_FORWARDING_BEGINS)
+        or name.endswith(_FORWARDING_ENDS)
+    )
 
 
 def _names_this_machine(request: web.BaseRequest) -> bool:
-    """Whether `Host` is a name of loopback, or absent.
+    """Whether what the request is for, in its target and its `Host`, are names of loopback.
 
     Another name may be a stranger's that was made to point here, for a browser on this machine to
-    read with a page's own rights (DNS rebinding).
+    read with a page's own rights (DNS rebinding). No browser leaves out both.
     """
-    named = request.headers.getall(hdrs.HOST, ())
-    if not named:
-        return True  # no browser leaves it out
+    named = [*request.headers.getall(hdrs.HOST, ())]
     # A request for `http://name/path` means that name, whatever its `Host` says (RFC 9112, 3.2.2).
-    return all(map(_is_loopback, (*named, request.host)))
+    target = request._message.url.host_subcomponent
+    if target is not None:
+        named.append(target)
+    return all(map(_is_loopback, named))
 
 
 def _is_loopback(authority: str) -> bool:

@@ -130,7 +130,9 @@ class TestReads:
         [
             *("Forwarded", "Via", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Whatever"),
             *("X-Real-IP", "X-Original-Forwarded-For", "True-Client-IP", "CF-Connecting-IP"),
-            "X-Forwarded",
+            *("X-Forwarded", "X_Forwarded_For", "X_Real_IP", "Client-IP", "X-Azure-ClientIP"),
+            *("X-Originating-IP", "X-Remote-Addr", "X-Remote-IP", "CDN-Loop", "CF-Ray"),
+            *("X-Envoy-External-Address", "Fastly-Client-IP", "X-Original-URL"),
         ],
     )
     async def test_a_request_that_a_proxy_passed_on_needs_the_token(self, client, name):
@@ -159,6 +161,11 @@ class TestReads:
         rest = "HTTP/1.1\r\nHost: localhost"
         assert b" 404 " in await exchange(client, f"GET http://evil.example/features {rest}")
         assert b" 200 " in await exchange(client, f"GET http://localhost/features {rest}")
+
+    async def test_a_whole_url_counts_where_no_host_is_beside_it(self, client):
+        assert b" 404 " in await exchange(client, "GET http://evil.example/features HTTP/1.0")
+        assert b" 200 " in await exchange(client, "GET http://[::1]:8000/features HTTP/1.0")
+        assert b" 200 " in await exchange(client, "GET /features HTTP/1.0")
 
     async def test_what_strangers_are_answered_is_what_nothing_answers(self, client):
         app(client)[PROCESS_STATE].loopback_only = False
