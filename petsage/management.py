@@ -44,6 +44,7 @@ class Guard:
         wants_token: whether the settings leave the token to be made at start; until it is made,
             nobody bears it.
         files: those that tell the token which was made.
+        writing: what writes them, None where nothing does or did.
     """
 
     def __init__(self, settings: ManagementSettings, state: ProcessState) -> None:
@@ -51,6 +52,7 @@ class Guard:
         self._state = state
         self._token: bytes | None = None
         self.files: list[TokenFile] = []
+        self.writing: asyncio.Task[None] | None = None
         self.wants_token = settings.token is None
         if settings.token is not None:
             self.take(settings.token)
@@ -160,41 +162,51 @@ async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
 
 
 async def write_token(app: web.Application, addresses: Iterable[Any]) -> None:
-    """Makes the token where the settings have none, and writes its file; call it once it listens.
+    """Makes the token where the settings have none, and writes its file; readiness waits for it.
 
     Where it cannot be written, a warning says so, and changes stay closed: nobody could know it.
 
     Args:
         app: the root application.
-        addresses: what is listened on, each as a socket has it; a file is named by its port.
+        addresses: what is served, each as a socket has it; a file is named by its port.
     """
     guard = app[GUARD]
     ports = {address[1] for address in addresses if isinstance(address, tuple)}
     if guard.wants_token and ports:
-        await asyncio.to_thread(_write_files, guard, sorted(ports))
+        writing = asyncio.to_thread(_write_files, guard, sorted(ports))
+        guard.writing = asyncio.create_task(writing, name="token")
+        # A thread cannot be cancelled: who removes the files waits for it.
+        await asyncio.shield(guard.writing)
 
 
 def _write_files(guard: Guard, ports: Iterable[int]) -> None:
     token = secrets.token_urlsafe(32)
+    refused = []
     for port in ports:
         try:
             guard.files.append(write_token_file(port, token, process_environment))
         except TokenFileError as error:
-            _log.warning(
-                "Nobody learns the management token, and so nothing can be changed: it has no file "
-                "(%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder of this user's "
-                "own",
-                error,
-            )
-            continue
+            refused.append(str(error))
+    if guard.files:
         guard.take(token)
+    if refused:
+        _log.warning(
+            "%s: it has no file (%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder "
+            "of this user's own",
+            "The management token is told for some ports alone"
+            if guard.files
+            else "Nobody learns the management token, and so nothing can be changed",
+            "; ".join(refused),
+        )
 
 
 async def remove_token(app: web.Application) -> None:
     """Removes what `write_token` wrote: a receiver of the application's `on_cleanup`."""
-    files = app[GUARD].files
-    while files:
-        file = files.pop()
+    guard = app[GUARD]
+    if guard.writing is not None:
+        await guard.writing
+    while guard.files:
+        file = guard.files.pop()
         try:
             await asyncio.to_thread(file.remove)
         except OSError as error:

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-from petsage.app import create_app, start_folders
+from petsage.app import become_ready, create_app, start_folders
 from petsage.catalog import CATALOG, Entry
 from petsage.connection import Runner
 from petsage.errors import StartError
@@ -187,11 +187,13 @@ class _Process:
             self._note_address()
             _log.info("PetSage listens on %s, and loads its features", self._address)
         await start_folders(self._app)
+        addresses = [each.getsockname() for each in self._inherited] or self._runner.addresses
+        await write_token(self._app, addresses)
         for each in self._inherited:
             # The parent's queue is not made shorter.
             await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
         self._note_address()
-        await write_token(self._app, self._runner.addresses)
+        become_ready(self._app)
         gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,54 @@ class TestNoToken:
         (file,) = app(client)[GUARD].files
         await remove_token(app(client))
         assert not file.path.exists()
+
+    async def test_a_port_without_a_file_does_not_hide_the_token_of_another(
+        self, client, monkeypatch, tmp_path, log_lines
+    ):
+        from petsage.management import remove_token, write_token
+
+        for name in ("XDG_CACHE_HOME", "HOME"):
+            monkeypatch.setenv(name, "/dev/null")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        (tmp_path / "petsage" / "4711.token").mkdir(mode=0o700, parents=True)
+        await write_token(app(client), [("127.0.0.1", 4711), ("127.0.0.1", 4712)])
+        token = read_token_file(4712, {"XDG_RUNTIME_DIR": str(tmp_path)})
+        right = {"Authorization": f"Bearer {token}"}
+        assert await status(client, "/loggers/root", right, "DELETE") == 200
+        (warning,) = [line["message"] for line in log_lines() if line["level"] == "WARNING"]
+        assert warning.startswith("The management token is told for some ports alone: ")
+        assert "4711.token" in warning
+        assert "4712.token" not in warning
+        await remove_token(app(client))
+
+    async def test_a_stop_while_the_file_is_written_leaves_none(
+        self, client, monkeypatch, tmp_path
+    ):
+        from petsage.management import GUARD, remove_token, write_token
+
+        begun, go = threading.Event(), threading.Event()
+
+        class Held(dict[str, str]):
+            """An environment that is looked into slowly."""
+
+            def get(self, name: str, default: Any = None) -> Any:
+                begun.set()
+                go.wait(PATIENCE_S)
+                return super().get(name, default)
+
+        held = Held(XDG_RUNTIME_DIR=str(tmp_path))
+        monkeypatch.setattr("petsage.management.process_environment", held)
+        writing = asyncio.create_task(write_token(app(client), [("127.0.0.1", 4711)]))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        removing = asyncio.create_task(remove_token(app(client)))
+        await asyncio.sleep(0)
+        go.set()
+        await removing
+        await app(client)[GUARD].writing
+        assert list((tmp_path / "petsage").iterdir()) == []
 
 
 class TestTokenFile:
