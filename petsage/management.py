@@ -141,6 +141,18 @@ GUARD: Final = web.AppKey("guard", Guard)
 
 
 @web.middleware
+async def unstored(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Lets no cache keep an answer, nor a refusal."""
+    try:
+        answer: web.StreamResponse = await handler(request)
+    except Problem as problem:
+        problem.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        raise
+    answer.headers[hdrs.CACHE_CONTROL] = "no-store"
+    return answer
+
+
+@web.middleware
 async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
     """Lets operators in, before anything of the request but its head is looked at.
 
@@ -152,13 +164,7 @@ async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
         guard.require_reader(request)
     else:
         guard.require_changer(request)
-    try:
-        answer: web.StreamResponse = await handler(request)
-    except Problem as problem:
-        problem.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-        raise
-    answer.headers[hdrs.CACHE_CONTROL] = "no-store"
-    return answer
+    return await unstored(request, handler)
 
 
 async def write_token(app: web.Application, addresses: Iterable[Any]) -> None:

@@ -349,6 +349,15 @@ async def test_no_answer_is_kept_on_the_way(pets):
         answer = await pets.get(path)
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["Vary"] == "Accept"
+    for path, status in [
+        ("/readyz?verbose=1&verbose=2", 422),
+        ("/livez?verbose=1&verbose=2", 422),
+        ("/readyz/nowhere", 404),
+    ]:
+        answer = await pets.get(path)
+        assert (answer.status, answer.headers["Cache-Control"]) == (status, "no-store")
+    stranger = await pets.client.get("/readyz/process")
+    assert (stranger.status, stranger.headers["Cache-Control"]) == (404, "no-store")
 
 
 @pytest.mark.parametrize(
