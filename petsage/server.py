@@ -206,7 +206,10 @@ class _Process:
             },
         )
         if announce is not None:
-            announce(self._address, entries)
+            try:
+                announce(self._address, entries)
+            except OSError as error:  # nobody looks any more, and the log has all of it
+                _log.warning("The terminal is not told what PetSage serves: %s", error)
 
     def _note_address(self) -> None:
         addresses = self._runner.addresses
