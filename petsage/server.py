@@ -130,30 +130,13 @@ class _Process:
             loop.call_soon_threadsafe(self._heed)
 
         self._signals.listen(tell)
-        starting = asyncio.create_task(self._start(announce), name="start")
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
         drain_s = 0.0
         try:
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                await starting
-                await stopping
-                # At a terminal nobody balances load, and somebody waits.
-                drain_s = self._settings.server.drain_s if self._signals.is_for_service else 0.0
-                _log.info(
-                    "PetSage stops: it takes requests for %g s more, and ends those in flight",
-                    drain_s,
-                )
-            else:
-                _log.info("PetSage stops before it has started")
-                starting.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await starting
+            drain_s = await self._serve_until_told(announce)
         except StartError as error:
             _log.error("PetSage does not start: %s", error)
             raise
         finally:
-            stopping.cancel()
             await self._end_requests(drain_s)
             await self._runner.cut()
             for each in self._inherited:
@@ -161,6 +144,33 @@ class _Process:
             self._signals.listen(None)
             _log.info("PetSage has stopped")
             _end_within(_END_TIMEOUT_S)
+
+    async def _serve_until_told(self, announce: Callable[[str, list[Entry]], None] | None) -> float:
+        """Starts, and serves until it is told to stop; for how many seconds it is to drain then.
+
+        Raises:
+            StartError: it cannot start.
+        """
+        starting = asyncio.create_task(self._start(announce), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                _log.info("PetSage stops before it has started")
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starting
+                return 0.0
+            await starting
+            await stopping
+        finally:
+            stopping.cancel()
+        # At a terminal nobody balances load, and somebody waits.
+        drain_s = self._settings.server.drain_s if self._signals.is_for_service else 0.0
+        _log.info(
+            "PetSage stops: it takes requests for %g s more, and ends those in flight", drain_s
+        )
+        return drain_s
 
     def _heed(self) -> None:
         """Does what the signals so far ask for."""
