@@ -50,12 +50,16 @@ def create_app(
 
 
 async def start_folders(app: web.Application) -> None:
-    """Loads and starts the features in folders; the process is ready then, unless it stops.
+    """Loads and starts the features in folders; what is left to do then is `become_ready`.
 
     Raises:
         StartError: a required feature does not serve, or a folder cannot be read.
     """
     await app[CATALOG].start_folders(app)
+
+
+def become_ready(app: web.Application) -> None:
+    """Says that requests may be sent to the process, unless it stops."""
     state = app[PROCESS_STATE]
     if state.phase == "starting":
         state.phase = "ready"

@@ -1,4 +1,7 @@
-"""The command line: `petsage serve · check · features · openapi · logs · loggers`."""
+"""The command line: `petsage serve · check · features · openapi · logs · loggers`.
+
+Longer than 300 lines: one function a command, most of it the options and what help says of them.
+"""
 
 import contextlib
 import dataclasses
@@ -28,6 +31,7 @@ from petsage.terminal import (
 )
 
 if TYPE_CHECKING:
+    from petsage.candidate import Candidate
     from petsage.catalog import Entry
     from petsage.log_reader import LineFilter
 
@@ -95,18 +99,9 @@ def check(
     findings = [finding for candidate in candidates for finding in candidate.findings]
     findings += unmatched
     errors = sum(finding.level == "error" for finding in findings)
-    failed = sum(bool(candidate.errors) for candidate in candidates)
     if as_json:
-        features = [
-            {
-                "name": candidate.name,
-                "ok": not candidate.errors,
-                "findings": [dataclasses.asdict(finding) for finding in candidate.findings],
-            }
-            for candidate in candidates
-        ]
         summary = {
-            "features": features,
+            "features": [_checked(candidate) for candidate in candidates],
             "settings": [dataclasses.asdict(finding) for finding in unmatched],
             "errors": errors,
             "warnings": len(findings) - errors,
@@ -115,6 +110,7 @@ def check(
     else:
         for finding in findings:
             print_finding(finding)
+        failed = sum(bool(candidate.errors) for candidate in candidates)
         typer.echo(
             f"{counted(len(candidates), 'feature')}: {len(candidates) - failed} right, "
             f"{failed} wrong ({counted(errors, 'error')}, "
@@ -201,15 +197,10 @@ def logs(
     ] = False,
 ) -> None:
     """Shows log lines to people: coloured, filtered, and safe for a terminal."""
-    from petsage.log_reader import LineFilter, show_lines
+    from petsage.log_reader import show_lines
     from petsage.log_search import SearchError
 
-    try:
-        line_filter = LineFilter(level, logger, request_id)
-    except ValueError as error:
-        problem = f"--level {level}: {error}"
-        kind = StartError if marker is None else SearchError
-        raise kind(problem, fix="name one of these") from None
+    line_filter = _line_filter(level, logger, request_id, searches=marker is not None)
     with _opened(file) if marker is None else _found(file, marker, line_filter) as source:
         try:
             show_lines(
@@ -262,6 +253,33 @@ def _announce(address: str, entries: "list[Entry]") -> None:
     failed = [each.name for each in entries if each.state == "failed"]
     aside = f"; set aside: {', '.join(failed)} (`petsage check` says why)" if failed else ""
     typer.echo(f"PetSage serves {', '.join(serving) or 'no feature'} on {address}{aside}", err=True)
+
+
+def _checked(candidate: "Candidate") -> dict[str, Any]:
+    """What `petsage check --json` says of one feature."""
+    return {
+        "name": candidate.name,
+        "ok": not candidate.errors,
+        "findings": [dataclasses.asdict(finding) for finding in candidate.findings],
+    }
+
+
+def _line_filter(
+    level: str | None, logger: str | None, request_id: str | None, *, searches: bool
+) -> "LineFilter":
+    """Which lines are wanted.
+
+    Raises:
+        StartError: there is no such level; a SearchError where a marker is looked for.
+    """
+    from petsage.log_reader import LineFilter
+    from petsage.log_search import SearchError
+
+    try:
+        return LineFilter(level, logger, request_id)
+    except ValueError as error:
+        kind = SearchError if searches else StartError
+        raise kind(f"--level {level}: {error}", fix="name one of these") from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from petsage.arguments import read_arguments
 from petsage.errors import Problem
 from petsage.response import JsonResponse
 from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
-from petsage.signature import Flaw, Media, Reply, Returns, Signature, name_of
+from petsage.signature import Flaw, Media, Reply, Returns, Signature, is_status, name_of
 from petsage.signature_reader import read_signature
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -233,7 +233,7 @@ def _compile_answers(
         flaws.append(Flaw("bad-answer", problem, "write `answers={503: Model}`"))
         return compiled
     for status, kind in (answers or {}).items():
-        if not _is_status(status):
+        if not is_status(status):
             problem = f"`answers` of `{name}` has the status {status!r:.80}"
             flaws.append(Flaw("bad-answer", problem, "use one of 200 to 599"))
         elif kind is Problem and status < 400:
@@ -267,13 +267,9 @@ def _compile_other(kind: Any, types: AnswerTypes) -> JsonAnswer | dict[str, Json
 
 def _find_wrong_status(handler: Handler, status: Any, returns: Returns, flaws: list[Flaw]) -> None:
     name = name_of(handler)
-    if not _is_status(status):
+    if not is_status(status):
         problem = f"`{name}` answers with the status {status!r:.80}"
         flaws.append(Flaw("bad-answer", problem, "use one of 200 to 599"))
     elif status in _BODILESS and returns.kind is not None:
         problem = f"`{name}` answers with the status {status}, which has no body, and returns one"
         flaws.append(Flaw("bad-answer", problem, "return None, or use another status"))
-
-
-def _is_status(status: Any) -> bool:
-    return isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599

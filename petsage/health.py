@@ -33,7 +33,8 @@ class ProcessState:
     """What is true of the process as a whole.
 
     Attributes:
-        phase: `starting` until every feature has been looked at, `draining` from the first
+        phase: `starting` until every feature has been looked at and the management token has its
+            file, `draining` from the first
             signal to stop; readiness goes by it.
         loopback_only: whether every socket that is listened on has an address of this machine
             alone; False until something is listened on.

@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 
 _READS: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
 
-# A request with one of these was passed on by a proxy, and may come from anywhere. Whatever
-# begins with `X-Forwarded` counts, too.
+# A request with one of these was passed on by a proxy, and may come from anywhere.
 _FORWARDING: Final = frozenset(
     (
-        *("cf-connecting-ip", "client-ip", "fastly-client-ip", "fly-client-ip", "forwarded"),
-        *("forwarded-for", "proxy-connection", "true-client-ip", "via", "x-client-ip"),
-        *("x-cluster-client-ip", "x-envoy-external-address", "x-original-forwarded-for"),
-        *("x-original-host", "x-original-url", "x-proxyuser-ip", "x-real-ip", "x-rewrite-url"),
+        *("cdn-loop", "proxy-connection", "via", "x-amzn-trace-id", "x-original-host"),
+        *("x-original-url", "x-rewrite-url", "x-varnish"),
     )
 )
+# So was one with a header that tells who asked the proxy: `X-Real-IP`, `X-Forwarded-For`, …
+_FORWARDING_BEGINS: Final = ("cf-", "x-azure-", "x-envoy-")
+_FORWARDING_ENDS: Final = ("-ip", "-clientip", "-addr", "-address")
 
 
 class Guard:
@@ -44,6 +44,7 @@ class Guard:
         wants_token: whether the settings leave the token to be made at start; until it is made,
             nobody bears it.
         files: those that tell the token which was made.
+        writing: what writes them, None where nothing does or did.
     """
 
     def __init__(self, settings: ManagementSettings, state: ProcessState) -> None:
@@ -51,6 +52,7 @@ class Guard:
         self._state = state
         self._token: bytes | None = None
         self.files: list[TokenFile] = []
+        self.writing: asyncio.Task[None] | None = None
         self.wants_token = settings.token is None
         if settings.token is not None:
             self.take(settings.token)
@@ -103,21 +105,27 @@ def _nothing_here() -> Problem:
 
 
 def _tells_of_a_proxy(name: str) -> bool:
-    name = name.lower()
-    return name in _FORWARDING or name.startswith("x-forwarded")
+    name = name.lower().replace("_", "-")  # what stands behind a proxy may take both for one
+    return (
+        name in _FORWARDING
+        or "forwarded" in name
+        or name.startswith(_FORWARDING_BEGINS)
+        or name.endswith(_FORWARDING_ENDS)
+    )
 
 
 def _names_this_machine(request: web.BaseRequest) -> bool:
-    """Whether `Host` is a name of loopback, or absent.
+    """Whether what the request is for, in its target and its `Host`, are names of loopback.
 
     Another name may be a stranger's that was made to point here, for a browser on this machine to
-    read with a page's own rights (DNS rebinding).
+    read with a page's own rights (DNS rebinding). No browser leaves out both.
     """
-    named = request.headers.getall(hdrs.HOST, ())
-    if not named:
-        return True  # no browser leaves it out
+    named = [*request.headers.getall(hdrs.HOST, ())]
     # A request for `http://name/path` means that name, whatever its `Host` says (RFC 9112, 3.2.2).
-    return all(map(_is_loopback, (*named, request.host)))
+    target = request._message.url.host_subcomponent
+    if target is not None:
+        named.append(target)
+    return all(map(_is_loopback, named))
 
 
 def _is_loopback(authority: str) -> bool:
@@ -133,6 +141,18 @@ GUARD: Final = web.AppKey("guard", Guard)
 
 
 @web.middleware
+async def unstored(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Lets no cache keep an answer, nor a refusal."""
+    try:
+        answer: web.StreamResponse = await handler(request)
+    except Problem as problem:
+        problem.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+        raise
+    answer.headers[hdrs.CACHE_CONTROL] = "no-store"
+    return answer
+
+
+@web.middleware
 async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
     """Lets operators in, before anything of the request but its head is looked at.
 
@@ -144,51 +164,55 @@ async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
         guard.require_reader(request)
     else:
         guard.require_changer(request)
-    try:
-        answer: web.StreamResponse = await handler(request)
-    except Problem as problem:
-        problem.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-        raise
-    answer.headers[hdrs.CACHE_CONTROL] = "no-store"
-    return answer
+    return await unstored(request, handler)
 
 
 async def write_token(app: web.Application, addresses: Iterable[Any]) -> None:
-    """Makes the token where the settings have none, and writes its file; call it once it listens.
+    """Makes the token where the settings have none, and writes its file; readiness waits for it.
 
     Where it cannot be written, a warning says so, and changes stay closed: nobody could know it.
 
     Args:
         app: the root application.
-        addresses: what is listened on, each as a socket has it; a file is named by its port.
+        addresses: what is served, each as a socket has it; a file is named by its port.
     """
     guard = app[GUARD]
     ports = {address[1] for address in addresses if isinstance(address, tuple)}
     if guard.wants_token and ports:
-        await asyncio.to_thread(_write_files, guard, sorted(ports))
+        writing = asyncio.to_thread(_write_files, guard, sorted(ports))
+        guard.writing = asyncio.create_task(writing, name="token")
+        # A thread cannot be cancelled: who removes the files waits for it.
+        await asyncio.shield(guard.writing)
 
 
 def _write_files(guard: Guard, ports: Iterable[int]) -> None:
     token = secrets.token_urlsafe(32)
+    refused = []
     for port in ports:
         try:
             guard.files.append(write_token_file(port, token, process_environment))
         except TokenFileError as error:
-            _log.warning(
-                "Nobody learns the management token, and so nothing can be changed: it has no file "
-                "(%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder of this user's "
-                "own",
-                error,
-            )
-            continue
+            refused.append(str(error))
+    if guard.files:
         guard.take(token)
+    if refused:
+        _log.warning(
+            "%s: it has no file (%s); fix: set [management].token, or XDG_RUNTIME_DIR to a folder "
+            "of this user's own",
+            "The management token is told for some ports alone"
+            if guard.files
+            else "Nobody learns the management token, and so nothing can be changed",
+            "; ".join(refused),
+        )
 
 
 async def remove_token(app: web.Application) -> None:
     """Removes what `write_token` wrote: a receiver of the application's `on_cleanup`."""
-    files = app[GUARD].files
-    while files:
-        file = files.pop()
+    guard = app[GUARD]
+    if guard.writing is not None:
+        await guard.writing
+    while guard.files:
+        file = guard.files.pop()
         try:
             await asyncio.to_thread(file.remove)
         except OSError as error:

@@ -36,6 +36,30 @@ _PROBLEM: Final = "Problem"
 _PROBLEM_CONTENT: Final = {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"}}}
 _HEADERS: Final = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
 
+# What every document's operations refer to, but the schemas.
+_COMPONENTS: Final = {
+    "responses": {
+        _PROBLEM: {
+            "description": "An error, as RFC 9457 describes it",
+            "headers": _HEADERS,
+            "content": _PROBLEM_CONTENT,
+        }
+    },
+    "securitySchemes": {
+        _BEARER: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "`[management].token`; without it these answer 404.",
+        }
+    },
+    "headers": {
+        "RequestId": {
+            "description": "The id under which the log tells about the request.",
+            "schema": {"type": "string"},
+        }
+    },
+}
+
 _Key = tuple[str, Mode]
 
 
@@ -66,29 +90,7 @@ def build_document(features: Iterable[DocumentedFeature]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": TITLE, "description": DESCRIPTION, "version": VERSION},
         "paths": dict(sorted(paths.items())),
-        "components": {
-            "schemas": dict(sorted(schemas.items())),
-            "responses": {
-                _PROBLEM: {
-                    "description": "An error, as RFC 9457 describes it",
-                    "headers": _HEADERS,
-                    "content": _PROBLEM_CONTENT,
-                }
-            },
-            "securitySchemes": {
-                _BEARER: {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "`[management].token`; without it these answer 404.",
-                }
-            },
-            "headers": {
-                "RequestId": {
-                    "description": "The id under which the log tells about the request.",
-                    "schema": {"type": "string"},
-                }
-            },
-        },
+        "components": {"schemas": dict(sorted(schemas.items())), **_COMPONENTS},
     }
     # An example may be any object; one that is not JSON must not cost everybody the document.
     plain: dict[str, Any] = to_jsonable_python(document, serialize_unknown=True)

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-from petsage.app import create_app, start_folders
+from petsage.app import become_ready, create_app, start_folders
 from petsage.catalog import CATALOG, Entry
 from petsage.connection import Runner
 from petsage.errors import StartError
@@ -147,30 +147,13 @@ class _Process:
             loop.call_soon_threadsafe(self._heed)
 
         self._signals.listen(tell)
-        starting = asyncio.create_task(self._start(announce), name="start")
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
         drain_s = 0.0
         try:
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                await starting
-                await stopping
-                # At a terminal nobody balances load, and somebody waits.
-                drain_s = self._settings.server.drain_s if self._signals.is_for_service else 0.0
-                _log.info(
-                    "PetSage stops: it takes requests for %g s more, and ends those in flight",
-                    drain_s,
-                )
-            else:
-                _log.info("PetSage stops before it has started")
-                starting.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await starting
+            drain_s = await self._serve_until_told(announce)
         except StartError as error:
             _log.error("PetSage does not start: %s", error)
             raise
         finally:
-            stopping.cancel()
             await self._end_requests(drain_s)
             await self._runner.cut()
             for each in self._inherited:
@@ -178,6 +161,33 @@ class _Process:
             self._signals.listen(None)
             _log.info("PetSage has stopped")
             self._patience.start()
+
+    async def _serve_until_told(self, announce: Callable[[str, list[Entry]], None] | None) -> float:
+        """Starts, and serves until it is told to stop; for how many seconds it is to drain then.
+
+        Raises:
+            StartError: it cannot start.
+        """
+        starting = asyncio.create_task(self._start(announce), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                _log.info("PetSage stops before it has started")
+                starting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await starting
+                return 0.0
+            await starting
+            await stopping
+        finally:
+            stopping.cancel()
+        # At a terminal nobody balances load, and somebody waits.
+        drain_s = self._settings.server.drain_s if self._signals.is_for_service else 0.0
+        _log.info(
+            "PetSage stops: it takes requests for %g s more, and ends those in flight", drain_s
+        )
+        return drain_s
 
     def _heed(self) -> None:
         """Does what the signals so far ask for."""
@@ -204,11 +214,13 @@ class _Process:
             self._note_address()
             _log.info("PetSage listens on %s, and loads its features", self._address)
         await start_folders(self._app)
+        addresses = [each.getsockname() for each in self._inherited] or self._runner.addresses
+        await write_token(self._app, addresses)
         for each in self._inherited:
             # The parent's queue is not made shorter.
             await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
         self._note_address()
-        await write_token(self._app, self._runner.addresses)
+        become_ready(self._app)
         gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()
@@ -221,7 +233,10 @@ class _Process:
             },
         )
         if announce is not None:
-            announce(self._address, entries)
+            try:
+                announce(self._address, entries)
+            except OSError as error:  # nobody looks any more, and the log has all of it
+                _log.warning("The terminal is not told what PetSage serves: %s", error)
 
     def _note_address(self) -> None:
         addresses = self._runner.addresses

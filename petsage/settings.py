@@ -88,7 +88,8 @@ class ServerSettings(Table):
     drain_s: float = Field(
         1.0,
         ge=0,
-        description="How long a stop goes on taking requests after `/readyz` has turned to 503.",
+        description="How long a stop goes on taking requests after `/readyz` has turned to 503, "
+        "in seconds.",
     )
     shutdown_s: float = Field(
         10.0, ge=0, description="How long a stop waits for requests in flight, in seconds."
@@ -96,7 +97,8 @@ class ServerSettings(Table):
     stall_ms: int = Field(
         500,
         ge=0,
-        description="An event loop that stands still for this long is logged; 0 for never.",
+        description="An event loop that stands still for so many milliseconds is logged; 0 for "
+        "never.",
     )
     keepalive_s: float = Field(
         75.0, gt=0, description="How long an idle connection is kept open, in seconds."
@@ -126,7 +128,9 @@ class CatalogSettings(Table):
         [], description="Features without which the server does not start."
     )
     start_timeout_s: float = Field(
-        10.0, gt=0, description="How long a feature's lifespan may take to start, or to stop."
+        10.0,
+        gt=0,
+        description="How long a feature's lifespan may take to start, or to stop, in seconds.",
     )
 
 
@@ -192,7 +196,7 @@ class LogsSettings(Table):
         20,
         ge=0,
         le=60_000,
-        description="How long a line may wait for others, to be written with them.",
+        description="How many milliseconds a line may wait for others, to be written with them.",
     )
     sinks: dict[Name, SinkSettings] = Field(
         {"stdout": SinkSettings(kind="stdout", required=True)},

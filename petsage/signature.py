@@ -68,13 +68,28 @@ class Reply(Generic[T]):
 
     Args:
         value: what becomes the body; None for none.
-        status: the HTTP status; the route's where left out.
+        status: the HTTP status, 200 to 599; the route's where left out.
         headers: further headers.
+
+    Raises:
+        ValueError: the status is another one, which no answer of its own can have.
     """
 
     value: T
     status: int | None = None
     headers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a status that would leave the client without an answer."""
+        if self.status is not None and not is_status(self.status):
+            raise ValueError(
+                f"a `Reply` has the status {self.status!r:.80}; fix: use one of 200 to 599"
+            )
+
+
+def is_status(status: Any) -> bool:
+    """Whether an answer may have this status: one below 200 only announces the answer."""
+    return isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599
 
 
 @dataclass(frozen=True)

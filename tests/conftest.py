@@ -18,9 +18,16 @@ START_S = 20
 
 
 class ServerProcess:
-    """`petsage serve` on a free port, in a folder of its own."""
+    """`petsage serve` on a free port, in a folder of its own; it has said `begin` an address."""
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        arguments: tuple[str, ...],
+        env: Mapping[str, str],
+        *,
+        begin: str = "PetSage serves on ",
+    ) -> None:
         self.lines: list[dict[str, Any]] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "petsage", "serve", "--port", "0", *arguments],
@@ -30,8 +37,8 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        started = self.wait_for(lambda line: line["message"].startswith("PetSage serves on"))
-        self.address = started["message"].removeprefix("PetSage serves on ")
+        started = self.wait_for(lambda line: line["message"].startswith(begin))
+        self.address = started["message"].removeprefix(begin).partition(",")[0]
 
     @property
     def pid(self) -> int:

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from openapi_spec_validator import validate
 
-from tests.conftest import HELLO, clean_environment, write_feature
+from tests.conftest import HELLO, ROOT, clean_environment, write_feature
 
 PLAIN_DEF = '''
     """A handler that blocks."""
@@ -59,6 +60,22 @@ def test_check_prints_place_id_and_fix_of_each_finding_and_exits_1(project, pets
     )
     assert fix.startswith("    fix: write `async def plain`; for blocking work, ")
     assert summary == "2 features: 1 right, 1 wrong (1 error, 0 warnings)"
+
+
+def test_the_readmes_example_says_what_the_readme_says(project, petsage):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = readme.partition("```python\n")[2].partition("```")[0]
+    right, broken = (
+        shown.partition("\n$ ")[0].partition("\n```")[0]
+        for shown in readme.split("$ petsage check\n")[1:]
+    )
+    shutil.copytree(ROOT / "features" / "smoke_test", project / "features" / "smoke_test")
+    folder = write_feature(project, "hello", source)
+    assert petsage("check").stdout == f"{right}\n"
+
+    source = source.replace("async def hello", "def hello")
+    (folder / "__init__.py").write_text(source, encoding="utf-8")
+    assert petsage("check").stdout == f"{broken}\n"
 
 
 def test_check_as_json_has_each_finding_in_full(project, petsage):

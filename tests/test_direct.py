@@ -156,6 +156,7 @@ KINDS = {
     "reply": ("Reply[Pet]", 'return Reply(Pet(), status=201, headers={"X-Own": "1", "ETag": "2"})'),
     "unknown status": ("Reply[int]", "return Reply(1, status=599)"),
     "status without a body": ("Reply[int]", "return Reply(None, status=304)"),
+    "status of no answer": ("Reply[int]", "return Reply(1, status=100)"),
     "none": ("None", "return None"),
     "none with headers": ("Reply[None]", 'return Reply(None, headers={"X-Own": "1"})'),
     "problem": ("Pet", 'raise Problem(409, "no", headers={"Retry-After": "1"}, pet=1)'),

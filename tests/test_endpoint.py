@@ -154,6 +154,18 @@ async def test_a_reply_has_its_own_status_and_headers(
     assert answer.body == b"" if body is None else answer.json == body
 
 
+@pytest.mark.parametrize("query", ["", "?x=1"], ids=["direct", "aiohttp"])
+@pytest.mark.parametrize("status", ["100", "199", "600", "1000", "0", "-1", "True", "'200'"])
+async def test_a_reply_with_a_status_of_no_answer_is_a_500_that_names_it(
+    serve: Server, log_lines: LogLines, status: str, query: str
+) -> None:
+    client = await serve(handler("Reply[int]", f"Reply(7, status={status})"))
+    assert (await client.get(f"/api/v1/it{query}")).status == 500
+    (said,) = [line for line in log_lines() if line["level"] == "ERROR"]
+    told = f"a `Reply` has the status {status}; fix: use one of 200 to 599"
+    assert told in json.dumps(said, ensure_ascii=False)
+
+
 async def test_a_reply_may_say_another_content_type(serve: Server) -> None:
     kind = "application/vnd.pet+json"
     client = await serve(

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,9 @@ class TestReads:
         [
             *("Forwarded", "Via", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Whatever"),
             *("X-Real-IP", "X-Original-Forwarded-For", "True-Client-IP", "CF-Connecting-IP"),
-            "X-Forwarded",
+            *("X-Forwarded", "X_Forwarded_For", "X_Real_IP", "Client-IP", "X-Azure-ClientIP"),
+            *("X-Originating-IP", "X-Remote-Addr", "X-Remote-IP", "CDN-Loop", "CF-Ray"),
+            *("X-Envoy-External-Address", "Fastly-Client-IP", "X-Original-URL"),
         ],
     )
     async def test_a_request_that_a_proxy_passed_on_needs_the_token(self, client, name):
@@ -159,6 +162,11 @@ class TestReads:
         rest = "HTTP/1.1\r\nHost: localhost"
         assert b" 404 " in await exchange(client, f"GET http://evil.example/features {rest}")
         assert b" 200 " in await exchange(client, f"GET http://localhost/features {rest}")
+
+    async def test_a_whole_url_counts_where_no_host_is_beside_it(self, client):
+        assert b" 404 " in await exchange(client, "GET http://evil.example/features HTTP/1.0")
+        assert b" 200 " in await exchange(client, "GET http://[::1]:8000/features HTTP/1.0")
+        assert b" 200 " in await exchange(client, "GET /features HTTP/1.0")
 
     async def test_what_strangers_are_answered_is_what_nothing_answers(self, client):
         app(client)[PROCESS_STATE].loopback_only = False
@@ -257,6 +265,54 @@ class TestNoToken:
         (file,) = app(client)[GUARD].files
         await remove_token(app(client))
         assert not file.path.exists()
+
+    async def test_a_port_without_a_file_does_not_hide_the_token_of_another(
+        self, client, monkeypatch, tmp_path, log_lines
+    ):
+        from petsage.management import remove_token, write_token
+
+        for name in ("XDG_CACHE_HOME", "HOME"):
+            monkeypatch.setenv(name, "/dev/null")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        (tmp_path / "petsage" / "4711.token").mkdir(mode=0o700, parents=True)
+        await write_token(app(client), [("127.0.0.1", 4711), ("127.0.0.1", 4712)])
+        token = read_token_file(4712, {"XDG_RUNTIME_DIR": str(tmp_path)})
+        right = {"Authorization": f"Bearer {token}"}
+        assert await status(client, "/loggers/root", right, "DELETE") == 200
+        (warning,) = [line["message"] for line in log_lines() if line["level"] == "WARNING"]
+        assert warning.startswith("The management token is told for some ports alone: ")
+        assert "4711.token" in warning
+        assert "4712.token" not in warning
+        await remove_token(app(client))
+
+    async def test_a_stop_while_the_file_is_written_leaves_none(
+        self, client, monkeypatch, tmp_path
+    ):
+        from petsage.management import GUARD, remove_token, write_token
+
+        begun, go = threading.Event(), threading.Event()
+
+        class Held(dict[str, str]):
+            """An environment that is looked into slowly."""
+
+            def get(self, name: str, default: Any = None) -> Any:
+                begun.set()
+                go.wait(PATIENCE_S)
+                return super().get(name, default)
+
+        held = Held(XDG_RUNTIME_DIR=str(tmp_path))
+        monkeypatch.setattr("petsage.management.process_environment", held)
+        writing = asyncio.create_task(write_token(app(client), [("127.0.0.1", 4711)]))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        removing = asyncio.create_task(remove_token(app(client)))
+        await asyncio.sleep(0)
+        go.set()
+        await removing
+        await app(client)[GUARD].writing
+        assert list((tmp_path / "petsage").iterdir()) == []
 
 
 class TestTokenFile:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+import urllib.request
 
 import pytest
 from aiohttp import ClientSession, web
@@ -11,7 +12,7 @@ from petsage.catalog import CATALOG
 from petsage.health import CHECKS, PROCESS_STATE, ProcessState
 from petsage.system.health import HEALTH_JSON, JSON, TEXT, choose_type
 from petsage.testing import Client
-from tests.conftest import write_feature
+from tests.conftest import ServerProcess, write_feature
 from tests.documented import Answer, DocumentedClient
 
 TOKEN = "a-token-of-enough-characters"
@@ -348,6 +349,15 @@ async def test_no_answer_is_kept_on_the_way(pets):
         answer = await pets.get(path)
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["Vary"] == "Accept"
+    for path, status in [
+        ("/readyz?verbose=1&verbose=2", 422),
+        ("/livez?verbose=1&verbose=2", 422),
+        ("/readyz/nowhere", 404),
+    ]:
+        answer = await pets.get(path)
+        assert (answer.status, answer.headers["Cache-Control"]) == (status, "no-store")
+    stranger = await pets.client.get("/readyz/process")
+    assert (stranger.status, stranger.headers["Cache-Control"]) == (404, "no-store")
 
 
 @pytest.mark.parametrize(
@@ -403,6 +413,62 @@ async def hang(app):
 
 feature = Feature(Routes(), checks=[Check("hung", hang, timeout_s=60)])
 """
+
+
+def test_a_server_is_ready_only_when_its_token_can_be_read(project, unused_tcp_port):
+    write_feature(
+        project,
+        "held",
+        """
+        import asyncio
+        import logging
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        from petsage import Feature, Routes
+
+        routes = Routes()
+        go = threading.Event()
+        log = logging.getLogger(__name__)
+
+        class Threads(ThreadPoolExecutor):
+            def submit(self, *args, **kwargs):
+                log.info("wanted")
+                return super().submit(*args, **kwargs)
+
+        @routes.get("/go")
+        async def let_go() -> None:
+            go.set()
+
+        async def lifespan(app):
+            threads = Threads(1)
+            asyncio.get_running_loop().set_default_executor(threads)
+            ThreadPoolExecutor.submit(threads, go.wait)
+            yield
+            go.set()
+
+        feature = Feature(routes, lifespan=lifespan)
+        """,
+    )
+    server = ServerProcess(
+        project, ("--port", str(unused_tcp_port)), {}, begin="PetSage listens on "
+    )
+    try:
+        server.wait_for(lambda line: line["message"] == "wanted")
+        token = project.parent / "petsage" / f"{unused_tcp_port}.token"
+        kind = {"Accept": JSON}
+        assert server.get("/readyz/process", **kind)[0] == 503
+        assert not token.exists()
+
+        with urllib.request.urlopen(f"{server.address}/api/v1/go") as answer:
+            assert answer.status == 204
+
+        server.wait_for(lambda line: line["message"].startswith("PetSage serves on"))
+        assert server.get("/readyz/process", **kind)[0] == 200
+        assert token.exists()
+        server.signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+    finally:
+        server.kill()
 
 
 async def test_who_waits_for_a_hung_check_does_not_hold_up_the_stop(project, start_server):

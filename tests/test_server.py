@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 
 import pytest
 
-from tests.conftest import HELLO, clean_environment, write_feature
+from tests.conftest import HELLO, START_S, clean_environment, write_feature
 
 SLOW = '''
     """Answers late."""
@@ -168,6 +169,36 @@ def test_on_a_terminal_one_human_line_says_what_serves_and_what_does_not(project
 
     assert line.startswith("PetSage serves hello on http://127.0.0.1:")
     assert line.strip().endswith("; set aside: broken (`petsage check` says why)")
+
+
+def test_a_terminal_that_has_gone_fails_no_start(project, unused_tcp_port):
+    write_feature(project, "hello", HELLO)
+    write_feature(project, "slow", f"open('go').read()\n{textwrap.dedent(SLOW)}")
+    os.mkfifo(project / "go")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "petsage", "serve", "--port", str(unused_tcp_port)],
+        cwd=project,
+        env={**clean_environment(), "XDG_RUNTIME_DIR": str(project.parent)},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    try:
+        os.close(theirs)
+        assert process.stdout is not None
+        with (project / "go").open("w"):  # waits until it is read from
+            os.close(ours)
+        for raw in process.stdout:
+            if "The terminal is not told" in json.loads(raw)["message"]:
+                break
+        socket.create_connection(("127.0.0.1", unused_tcp_port)).close()
+        process.terminate()
+        out, _ = process.communicate(timeout=START_S)
+        assert json.loads(out.splitlines()[-1])["message"] == "PetSage has stopped"
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(

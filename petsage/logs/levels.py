@@ -78,7 +78,8 @@ class LevelChanges:
     def change(self, name: str, level: str | None, ttl_s: float | None) -> LoggerLevel:
         """Gives a logger a level of its own, or takes it away; the log says so.
 
-        A second change takes the place of the first: what it goes back to stays the same.
+        It takes the place of a change before it. One for a while goes back to the level before
+        all that are for a while; one that lasts becomes what those after it go back to.
 
         Args:
             name: one that is not there is made.

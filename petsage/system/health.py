@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from petsage import Feature, FromApp, Media, Problem, Query, Request, Routes, StreamResponse
 from petsage.errors import did_you_mean
 from petsage.health import CheckResult
-from petsage.management import GUARD, Guard
+from petsage.management import GUARD, Guard, unstored
 from petsage.readiness import READINESS, Readiness, Report
 from petsage.watchdog import WATCHDOG, Watchdog
 
@@ -238,10 +238,9 @@ def _respond(content_type: str, body: str, *, passed: bool) -> web.Response:
         status=200 if passed else 503,
         headers={
             "Content-Type": content_type,
-            "Cache-Control": "no-store",
             "Vary": "Accept",
         },
     )
 
 
-feature = Feature(routes, mount="")
+feature = Feature(routes, mount="", middlewares=(unstored,))
