@@ -1,8 +1,8 @@
 """Fails a test that leaves something behind: a task, a thread, an open file, a logger's setting.
 
 Part of the pytest plugin, and measured by difference: what is there after a test's teardown and
-was not before its setup. Fixtures of a wider scope are taken out of that. docs/testing.md says
-how to allow what a test has to leave.
+was not before its setup. What fixtures of a wider scope set up and take away is taken out of that.
+docs/testing.md says how to allow what a test has to leave.
 """
 
 import asyncio
@@ -68,6 +68,7 @@ class LeftoverCheck:
         self._kinds = kinds
         self._before: Surroundings | None = None
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._ending: dict[pytest.FixtureDef[Any], Surroundings] = {}
         self._tasks: list[str] = []
         self._failed = False
 
@@ -89,6 +90,8 @@ class LeftoverCheck:
         value = yield
         if before is not None and self._before is not None:
             self._before.add_what_came(before, self._look())
+        if is_wider:  # runs before the fixture's own teardown
+            fixturedef.addfinalizer(lambda: self._look_before_end(fixturedef))
         loop = value.get_loop() if isinstance(value, asyncio.Runner) else value
         if isinstance(loop, asyncio.AbstractEventLoop):
             if is_wider:
@@ -96,6 +99,12 @@ class LeftoverCheck:
             else:  # runs before the fixture closes its loop, and after all that used it has ended
                 fixturedef.addfinalizer(lambda: self._look_into(loop))
         return value
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Takes what the teardown of a wider scope's fixture has changed out of the account."""
+        before = self._ending.pop(fixturedef, None)
+        if before is not None and self._before is not None:
+            self._before.add_what_came(before, self._look())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -130,6 +139,9 @@ class LeftoverCheck:
 
     def _look(self) -> Surroundings:
         return look(self._kinds, self._loops)
+
+    def _look_before_end(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        self._ending[fixturedef] = self._look()
 
     def _look_into(self, loop: asyncio.AbstractEventLoop) -> None:
         """Notes the tasks of a loop that is about to be closed, and would cancel them."""

@@ -42,11 +42,12 @@ class Surroundings:
     modules: set[str] = field(default_factory=set)
 
     def add_what_came(self, before: "Surroundings", after: "Surroundings") -> None:
-        """Takes over what came between two looks: somebody else's, and not the test's."""
+        """Takes over what changed between two looks: somebody else's doing, and not the test's."""
         self.tasks |= after.tasks - before.tasks
         self.threads |= after.threads - before.threads
         self.files.update(dict(after.files.items() - before.files.items()))
-        for name, state in after.loggers.items():
+        for name in {**before.loggers, **after.loggers}:
+            state = after.loggers.get(name, _UNTOUCHED)
             if before.loggers.get(name, _UNTOUCHED) != state:
                 self.loggers[name] = state
 

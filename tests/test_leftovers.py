@@ -223,6 +223,47 @@ def test_what_ends_in_time_or_belongs_to_somebody_else_fails_no_test(tmp_path):
     assert re.search(r"^12 passed", done.stdout, re.MULTILINE), done.stdout
 
 
+def test_what_the_teardown_of_a_wider_fixture_puts_back_fails_no_test(tmp_path):
+    source = """
+        @pytest.fixture(scope="module")
+        def loud():
+            logging.getLogger("loud").setLevel("DEBUG")
+            logging.getLogger("loud").addHandler(logging.StreamHandler())
+            yield
+            logging.getLogger("loud").setLevel("NOTSET")
+            logging.getLogger("loud").handlers.clear()
+
+        @pytest.fixture(scope="class")
+        def louder(loud):
+            logging.getLogger("loud").setLevel("INFO")
+            yield
+            logging.getLogger("loud").setLevel("DEBUG")
+
+        class TestIt:
+            def test_first(self, louder):
+                pass
+
+            def test_last_of_its_class(self):
+                pass
+
+        def test_leaving(loud):
+            logging.getLogger("left").setLevel("INFO")
+            logging.getLogger("loud").setLevel("WARNING")
+
+        def test_last_of_its_module():
+            pass
+    """
+
+    done = run(tmp_path, source)
+
+    assert left_by(done.stdout) == {
+        "test_leaving": [
+            "logger loud: level 30 instead of 10",
+            "logger left: level 20 instead of 0",
+        ]
+    }, done.stdout
+
+
 def test_tasks_in_a_loop_that_many_tests_share_are_found(tmp_path):
     source = """
         pytestmark = pytest.mark.asyncio(loop_scope="module")
