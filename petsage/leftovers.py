@@ -10,6 +10,7 @@ import gc
 import threading
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from petsage.surroundings import (
     GRACE_S,
     KINDS,
     Surroundings,
+    find_pools,
     look,
     told_task,
     unfinished,
@@ -68,6 +70,9 @@ class LeftoverCheck:
         self._kinds = kinds
         self._before: Surroundings | None = None
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        # Those of wider fixtures and of modules, which start a thread when they first need it.
+        self._pools: WeakSet[ThreadPoolExecutor] = WeakSet()
+        self._has_begun = False
         self._ending: dict[pytest.FixtureDef[Any], Surroundings] = {}
         self._tasks: list[str] = []
         self._failed = False
@@ -77,6 +82,9 @@ class LeftoverCheck:
         """Looks around before anything of the test is there."""
         self._kinds = self._wanted - _allowed(item)
         self._tasks, self._failed = [], False
+        if not self._has_begun:
+            self._has_begun = True
+            self._find_pools()
         self._before = self._look()
         return (yield)
 
@@ -90,6 +98,7 @@ class LeftoverCheck:
         value = yield
         if before is not None and self._before is not None:
             self._before.add_what_came(before, self._look())
+            self._find_pools()
         if is_wider:  # runs before the fixture's own teardown
             fixturedef.addfinalizer(lambda: self._look_before_end(fixturedef))
         loop = value.get_loop() if isinstance(value, asyncio.Runner) else value
@@ -138,7 +147,11 @@ class LeftoverCheck:
             )
 
     def _look(self) -> Surroundings:
-        return look(self._kinds, self._loops)
+        return look(self._kinds, self._loops, self._pools)
+
+    def _find_pools(self) -> None:
+        if "thread" in self._wanted:
+            self._pools.update(find_pools())
 
     def _look_before_end(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         self._ending[fixturedef] = self._look()
@@ -152,8 +165,8 @@ class LeftoverCheck:
         """Lets end what is about to: garbage, threads and tasks."""
         gc.collect()
         deadline = time.monotonic() + GRACE_S
-        for thread in set(threading.enumerate()) - before.threads:
-            if "thread" in self._kinds and thread is not threading.current_thread():
+        for thread in self._look().threads - before.threads:
+            if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         for loop in self._loops if "task" in self._kinds else ():
             unfinished(loop, before.tasks)

@@ -1,17 +1,20 @@
 """What a test finds around it: tasks, threads, open files, loggers; and what came since."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+from weakref import WeakSet
 
 KINDS: Final = ("task", "thread", "file", "logger")
 GRACE_S: Final = 1.0
@@ -52,18 +55,25 @@ class Surroundings:
                 self.loggers[name] = state
 
 
-def look(kinds: frozenset[str], loops: Iterable[asyncio.AbstractEventLoop]) -> Surroundings:
+def look(
+    kinds: frozenset[str],
+    loops: WeakSet[asyncio.AbstractEventLoop],
+    pools: WeakSet[ThreadPoolExecutor],
+) -> Surroundings:
     """What is there now, of these kinds.
 
     Args:
         kinds: of `KINDS`.
-        loops: the event loops whose tasks are looked for.
+        loops: the event loops whose tasks are looked for; their executors are added to `pools`.
+        pools: the executors whose threads are not looked for.
     """
     now = Surroundings()
     if "task" in kinds:
         now.tasks = {task for loop in loops for task in _tasks_of(loop)}
     if "thread" in kinds:
-        now.threads = set(threading.enumerate())
+        now.threads = {
+            thread for thread in threading.enumerate() if not _is_of(thread, pools, loops)
+        }
     if "file" in kinds:
         now.files = dict(_open_files())
     if "logger" in kinds:
@@ -87,6 +97,34 @@ def what_came(before: Surroundings, now: Surroundings) -> Iterator[str]:
             continue  # a library sets its loggers up when it is imported
         if state != (was or _UNTOUCHED):
             yield _told_logger(name, was or _UNTOUCHED, state)
+
+
+def find_pools() -> Iterator[ThreadPoolExecutor]:
+    """Every thread pool that there is; it looks at every object, and takes some milliseconds."""
+    for each in gc.get_objects():
+        if issubclass(type(each), ThreadPoolExecutor):  # a proxy answers `isinstance` as it likes
+            yield each
+
+
+def _is_of(
+    thread: threading.Thread,
+    pools: WeakSet[ThreadPoolExecutor],
+    loops: WeakSet[asyncio.AbstractEventLoop],
+) -> bool:
+    """Whether a thread works for one of these pools, or for an executor of these loops."""
+    target, arguments = getattr(thread, "_target", None), getattr(thread, "_args", ())
+    if getattr(target, "__module__", None) != "concurrent.futures.thread" or not arguments:
+        return False
+    pool = arguments[0]()  # a thread knows its pool by a weak reference, so that it may be garbage
+    if pool is None or pool in pools:
+        return pool is not None
+    # uvloop's loops tell their executor to nobody but the garbage collector.
+    if any(getattr(loop, "_default_executor", None) is pool for loop in loops) or any(
+        holder is loop for holder in (gc.get_referrers(pool) if loops else ()) for loop in loops
+    ):
+        pools.add(pool)
+        return True
+    return False
 
 
 def _tasks_of(loop: asyncio.AbstractEventLoop) -> set[Task]:
