@@ -146,12 +146,25 @@ def _open_files() -> Iterator[tuple[int, tuple[int, int]]]:
         names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - a Path for each is dear, for each test
     except OSError:
         return
+    lasting = set(_lasting_descriptors())
     for name in names:
+        if int(name) in lasting:
+            continue
         try:
             status = os.fstat(int(name))
         except OSError:
             continue  # the descriptor that has listed them
         yield int(name), (status.st_dev, status.st_ino)
+
+
+def _lasting_descriptors() -> Iterator[int | None]:
+    """What multiprocessing opens when it is first needed, and keeps as long as the process."""
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    server: Any = sys.modules.get("multiprocessing.forkserver")
+    if tracker is not None:
+        yield getattr(tracker._resource_tracker, "_fd", None)
+    if server is not None:
+        yield getattr(server._forkserver, "_forkserver_alive_fd", None)
 
 
 def _logger_states() -> Iterator[tuple[str, _LoggerState]]:

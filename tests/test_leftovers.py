@@ -315,6 +315,26 @@ def test_the_threads_of_a_pool_that_was_there_before_fail_no_test(tmp_path):
     assert "5 passed, 1 error" in done.stdout
 
 
+def test_what_multiprocessing_keeps_for_the_process_fails_no_test(tmp_path):
+    source = """
+        import multiprocessing
+
+        @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+        def test_it(method):
+            context = multiprocessing.get_context(method)
+            context.Event().set()
+            child = context.Process(target=int)
+            child.start()
+            child.join()
+            child.close()
+    """
+
+    done = run(tmp_path, source)
+
+    assert "2 passed" in done.stdout, done.stdout
+    assert "error" not in done.stdout
+
+
 def test_tasks_in_a_loop_that_many_tests_share_are_found(tmp_path):
     source = """
         pytestmark = pytest.mark.asyncio(loop_scope="module")
