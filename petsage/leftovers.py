@@ -17,13 +17,13 @@ from weakref import WeakSet
 import pytest
 
 from petsage.errors import did_you_mean
+from petsage.stacks import told_task
 from petsage.surroundings import (
     GRACE_S,
     KINDS,
     Surroundings,
     find_pools,
     look,
-    told_task,
     unfinished,
     what_came,
 )

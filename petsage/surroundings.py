@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 from weakref import WeakSet
+
+from petsage.stacks import told_task, told_thread
 
 KINDS: Final = ("task", "thread", "file", "logger")
 GRACE_S: Final = 1.0
@@ -87,7 +88,7 @@ def what_came(before: Surroundings, now: Surroundings) -> Iterator[str]:
     for task in now.tasks - before.tasks:
         yield told_task(task)
     for thread in now.threads - before.threads:
-        yield _told_thread(thread)
+        yield told_thread(thread)
     for descriptor, identity in now.files.items():
         if before.files.get(descriptor) != identity:
             yield _told_file(descriptor)
@@ -188,43 +189,6 @@ def _counts(handler: logging.Handler) -> bool:
     """Whether a handler is a test's doing: pytest adds its own, and libraries add idle ones."""
     module = type(handler).__module__
     return module != "_pytest.logging" and not isinstance(handler, logging.NullHandler)
-
-
-def told_task(task: Task) -> str:
-    """A task's name, what it runs, and where that waits."""
-    coroutine: Any = task.get_coro()
-    frames: list[FrameType] = []
-    awaited = coroutine
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
-        frames += [frame] if frame is not None else []
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
-    name = getattr(coroutine, "__qualname__", repr(coroutine))
-    return f"task {task.get_name()} of {name}{_place(frames[::-1])}"
-
-
-def _told_thread(thread: threading.Thread) -> str:
-    frames: list[FrameType] = []
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return f"thread {thread.name}{' (daemon)' if thread.daemon else ''}{_place(frames)}"
-
-
-def _place(frames: list[FrameType]) -> str:
-    """Where the innermost frame is that is not the standard library's, if there is one."""
-    library = str(Path(os.__file__).parent)
-    own = (
-        frame
-        for frame in frames
-        if not frame.f_code.co_filename.startswith((f"{library}{os.sep}", "<"))
-        or "site-packages" in frame.f_code.co_filename
-    )
-    frame = next(own, frames[0] if frames else None)
-    if frame is None:
-        return ""
-    return f", at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _told_file(descriptor: int) -> str:
