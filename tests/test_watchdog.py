@@ -296,6 +296,8 @@ async def test_a_failure_of_its_own_does_not_end_the_watch(serve, lines, log_lin
     await lines.wait_for(GOES_ON)
     assert watchdog.failures == 1
     assert watchdog.stalls == 2
+    metrics = await (await client.get("/metrics")).text()
+    assert "petsage_watchdog_failures_total 1" in metrics
 
 
 def test_a_process_that_was_stopped_blames_nobody(project, start_server):
