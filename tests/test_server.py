@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from tests.conftest import HELLO, ServerProcess, clean_environment, write_feature
+from tests.conftest import HELLO, ServerProcess, clean_environment, errors_of, write_feature
 
 SLOW = '''
     """Answers late."""
@@ -104,7 +104,7 @@ def test_a_broken_feature_leaves_the_others_serving_and_is_named_at_the_start(
     server = start_server()
 
     assert server.get("/api/v1/hello/Ada")[0] == 200
-    (said,) = [line for line in server.lines if line["level"] == "ERROR"]
+    (said,) = errors_of(server.lines)
     assert said["message"].startswith(
         "Feature broken is set aside: features/broken/__init__.py:1: syntax-error:"
     )
