@@ -1,8 +1,8 @@
 """Fails a test that leaves something behind: a task, a thread, an open file, a logger's setting.
 
 Part of the pytest plugin, and measured by difference: what is there after a test's teardown and
-was not before its setup. Fixtures of a wider scope are taken out of that. docs/testing.md says
-how to allow what a test has to leave.
+was not before its setup. What fixtures of a wider scope set up and take away is taken out of that.
+docs/testing.md says how to allow what a test has to leave.
 """
 
 import asyncio
@@ -10,18 +10,20 @@ import gc
 import threading
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from weakref import WeakSet
 
 import pytest
 
 from petsage.errors import did_you_mean
+from petsage.stacks import told_task
 from petsage.surroundings import (
     GRACE_S,
     KINDS,
     Surroundings,
+    find_pools,
     look,
-    told_task,
     unfinished,
     what_came,
 )
@@ -68,6 +70,10 @@ class LeftoverCheck:
         self._kinds = kinds
         self._before: Surroundings | None = None
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        # Those of wider fixtures and of modules, which start a thread when they first need it.
+        self._pools: WeakSet[ThreadPoolExecutor] = WeakSet()
+        self._has_begun = False
+        self._ending: dict[pytest.FixtureDef[Any], Surroundings] = {}
         self._tasks: list[str] = []
         self._failed = False
 
@@ -76,6 +82,9 @@ class LeftoverCheck:
         """Looks around before anything of the test is there."""
         self._kinds = self._wanted - _allowed(item)
         self._tasks, self._failed = [], False
+        if not self._has_begun:
+            self._has_begun = True
+            self._find_pools()
         self._before = self._look()
         return (yield)
 
@@ -89,6 +98,9 @@ class LeftoverCheck:
         value = yield
         if before is not None and self._before is not None:
             self._before.add_what_came(before, self._look())
+            self._find_pools()
+        if is_wider:  # runs before the fixture's own teardown
+            fixturedef.addfinalizer(lambda: self._look_before_end(fixturedef))
         loop = value.get_loop() if isinstance(value, asyncio.Runner) else value
         if isinstance(loop, asyncio.AbstractEventLoop):
             if is_wider:
@@ -96,6 +108,12 @@ class LeftoverCheck:
             else:  # runs before the fixture closes its loop, and after all that used it has ended
                 fixturedef.addfinalizer(lambda: self._look_into(loop))
         return value
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Takes what the teardown of a wider scope's fixture has changed out of the account."""
+        before = self._ending.pop(fixturedef, None)
+        if before is not None and self._before is not None:
+            self._before.add_what_came(before, self._look())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -129,7 +147,14 @@ class LeftoverCheck:
             )
 
     def _look(self) -> Surroundings:
-        return look(self._kinds, self._loops)
+        return look(self._kinds, self._loops, self._pools)
+
+    def _find_pools(self) -> None:
+        if "thread" in self._wanted:
+            self._pools.update(find_pools())
+
+    def _look_before_end(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        self._ending[fixturedef] = self._look()
 
     def _look_into(self, loop: asyncio.AbstractEventLoop) -> None:
         """Notes the tasks of a loop that is about to be closed, and would cancel them."""
@@ -140,8 +165,8 @@ class LeftoverCheck:
         """Lets end what is about to: garbage, threads and tasks."""
         gc.collect()
         deadline = time.monotonic() + GRACE_S
-        for thread in set(threading.enumerate()) - before.threads:
-            if "thread" in self._kinds and thread is not threading.current_thread():
+        for thread in self._look().threads - before.threads:
+            if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         for loop in self._loops if "task" in self._kinds else ():
             unfinished(loop, before.tasks)

@@ -91,7 +91,8 @@ CHECK_AGE: Final = Metric(
 LOOP_LAG: Final = Metric(
     "petsage_event_loop_lag_seconds",
     "gauge",
-    "How long the event loop took to answer the watchdog; while it stands still, so far.",
+    "How long the event loop took to answer the watchdog; while it stands still, so far. "
+    "Time in which the whole process stood still is left out.",
 )
 LOOP_LAG_MAX: Final = Metric(
     "petsage_event_loop_lag_max_seconds", "gauge", "The longest that it ever took."
@@ -104,6 +105,9 @@ LOOP_STALLS: Final = Metric(
 )
 LOOP_STALLED: Final = Metric(
     "petsage_event_loop_stalled_seconds", "counter", "How long those stalls were together."
+)
+WATCHDOG_FAILURES: Final = Metric(
+    "petsage_watchdog_failures", "counter", "Times that the watch over the event loop failed."
 )
 PHASE: Final = Metric(
     "petsage_phase",
@@ -123,7 +127,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     for metric in (
         *(REQUEST_DURATION, ACTIVE_REQUESTS, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
         *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, CHECK_STATE, CHECK_AGE, LOOP_LAG),
-        *(LOOP_LAG_MAX, LOOP_STALLS, LOOP_STALLED, PHASE, BUILD),
+        *(LOOP_LAG_MAX, LOOP_STALLS, LOOP_STALLED, WATCHDOG_FAILURES, PHASE, BUILD),
     )
 }
 """All of them by name; docs/metrics.md has each."""

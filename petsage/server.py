@@ -1,17 +1,18 @@
 """The process: listens, serves, and stops when it is told to."""
 
 import asyncio
+import concurrent.futures.thread
 import contextlib
 import errno
 import gc
 import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Final
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -26,6 +27,7 @@ from petsage.management import write_token
 from petsage.settings import ServerSettings, Settings
 from petsage.signals import StopSignals
 from petsage.sockets import is_loopback, refuse_new_connections, take_inherited_sockets, url_of
+from petsage.stacks import frames_of, told_task, told_thread
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ _END_TIMEOUT_S: Final = 5.0
 # A connection that a client sees as made may be on its way through the kernel for this long.
 _ACCEPT_S: Final = 0.05
 _LOOK_S: Final = 0.02
+# A write that takes longer is said to keep the process from its end.
+_STALLED_S: Final = 0.1
+_loops: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()
+"""Those that serve: a thread of its own asks what runs in them."""
 
 
 def run_server(
@@ -97,13 +103,31 @@ def _end_now() -> None:
 
 
 def _still_running() -> Iterator[str]:
-    """Each thread that keeps the process from its end, with the line that it is at."""
-    frames = sys._current_frames()
+    """Each thread, task and sink that keeps the process from its end, and where it is."""
     for thread in threading.enumerate():
-        frame = frames.get(thread.ident or 0)
-        if thread.daemon or thread is threading.main_thread() or frame is None:
+        if thread.daemon or thread is threading.main_thread() or _waits_for_work(thread):
             continue
-        yield f"thread {thread.name} in {frame.f_code.co_filename}:{frame.f_lineno}"
+        yield told_thread(thread)
+    for loop in [each for each in _loops if not each.is_closed()]:
+        running = asyncio.current_task(loop)
+        for task in asyncio.all_tasks(loop):
+            frames = frames_of(threading.main_thread()) if task is running else None
+            told = told_task(task, frames)
+            if f" at {__file__}:" not in told:  # what waits here waits for the others
+                yield told
+    with contextlib.suppress(RuntimeError):  # it was uninstalled, which waits for no sink any more
+        for sink in installed_pipeline().sinks:
+            seconds = sink.stands_still_for()
+            if seconds >= _STALLED_S:
+                yield f"sink {sink.name}, in one write for {seconds:.1f} s"
+
+
+def _waits_for_work(thread: threading.Thread) -> bool:
+    """Whether it is a pool's thread that has nothing to do, or waits for such threads to end."""
+    for frame in frames_of(thread):
+        if frame.f_code.co_filename == concurrent.futures.thread.__file__:
+            return frame.f_code.co_name in {"_worker", "shutdown"}
+    return False
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -142,6 +166,7 @@ class _Process:
             StartError: it cannot start.
         """
         loop = asyncio.get_running_loop()
+        _loops.add(loop)
 
         def tell() -> None:
             loop.call_soon_threadsafe(self._heed)

@@ -1,17 +1,21 @@
 """What a test finds around it: tasks, threads, open files, loggers; and what came since."""
 
 import asyncio
+import gc
 import logging
 import os
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
+from weakref import WeakSet
+
+from petsage.stacks import told_task, told_thread
 
 KINDS: Final = ("task", "thread", "file", "logger")
 GRACE_S: Final = 1.0
@@ -42,27 +46,35 @@ class Surroundings:
     modules: set[str] = field(default_factory=set)
 
     def add_what_came(self, before: "Surroundings", after: "Surroundings") -> None:
-        """Takes over what came between two looks: somebody else's, and not the test's."""
+        """Takes over what changed between two looks: somebody else's doing, and not the test's."""
         self.tasks |= after.tasks - before.tasks
         self.threads |= after.threads - before.threads
         self.files.update(dict(after.files.items() - before.files.items()))
-        for name, state in after.loggers.items():
+        for name in {**before.loggers, **after.loggers}:
+            state = after.loggers.get(name, _UNTOUCHED)
             if before.loggers.get(name, _UNTOUCHED) != state:
                 self.loggers[name] = state
 
 
-def look(kinds: frozenset[str], loops: Iterable[asyncio.AbstractEventLoop]) -> Surroundings:
+def look(
+    kinds: frozenset[str],
+    loops: WeakSet[asyncio.AbstractEventLoop],
+    pools: WeakSet[ThreadPoolExecutor],
+) -> Surroundings:
     """What is there now, of these kinds.
 
     Args:
         kinds: of `KINDS`.
-        loops: the event loops whose tasks are looked for.
+        loops: the event loops whose tasks are looked for; their executors are added to `pools`.
+        pools: the executors whose threads are not looked for.
     """
     now = Surroundings()
     if "task" in kinds:
         now.tasks = {task for loop in loops for task in _tasks_of(loop)}
     if "thread" in kinds:
-        now.threads = set(threading.enumerate())
+        now.threads = {
+            thread for thread in threading.enumerate() if not _is_of(thread, pools, loops)
+        }
     if "file" in kinds:
         now.files = dict(_open_files())
     if "logger" in kinds:
@@ -76,7 +88,7 @@ def what_came(before: Surroundings, now: Surroundings) -> Iterator[str]:
     for task in now.tasks - before.tasks:
         yield told_task(task)
     for thread in now.threads - before.threads:
-        yield _told_thread(thread)
+        yield told_thread(thread)
     for descriptor, identity in now.files.items():
         if before.files.get(descriptor) != identity:
             yield _told_file(descriptor)
@@ -86,6 +98,34 @@ def what_came(before: Surroundings, now: Surroundings) -> Iterator[str]:
             continue  # a library sets its loggers up when it is imported
         if state != (was or _UNTOUCHED):
             yield _told_logger(name, was or _UNTOUCHED, state)
+
+
+def find_pools() -> Iterator[ThreadPoolExecutor]:
+    """Every thread pool that there is; it looks at every object, and takes some milliseconds."""
+    for each in gc.get_objects():
+        if issubclass(type(each), ThreadPoolExecutor):  # a proxy answers `isinstance` as it likes
+            yield each
+
+
+def _is_of(
+    thread: threading.Thread,
+    pools: WeakSet[ThreadPoolExecutor],
+    loops: WeakSet[asyncio.AbstractEventLoop],
+) -> bool:
+    """Whether a thread works for one of these pools, or for an executor of these loops."""
+    target, arguments = getattr(thread, "_target", None), getattr(thread, "_args", ())
+    if getattr(target, "__module__", None) != "concurrent.futures.thread" or not arguments:
+        return False
+    pool = arguments[0]()  # a thread knows its pool by a weak reference, so that it may be garbage
+    if pool is None or pool in pools:
+        return pool is not None
+    # uvloop's loops tell their executor to nobody but the garbage collector.
+    if any(getattr(loop, "_default_executor", None) is pool for loop in loops) or any(
+        holder is loop for holder in (gc.get_referrers(pool) if loops else ()) for loop in loops
+    ):
+        pools.add(pool)
+        return True
+    return False
 
 
 def _tasks_of(loop: asyncio.AbstractEventLoop) -> set[Task]:
@@ -107,12 +147,25 @@ def _open_files() -> Iterator[tuple[int, tuple[int, int]]]:
         names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - a Path for each is dear, for each test
     except OSError:
         return
+    lasting = set(_lasting_descriptors())
     for name in names:
+        if int(name) in lasting:
+            continue
         try:
             status = os.fstat(int(name))
         except OSError:
             continue  # the descriptor that has listed them
         yield int(name), (status.st_dev, status.st_ino)
+
+
+def _lasting_descriptors() -> Iterator[int | None]:
+    """What multiprocessing opens when it is first needed, and keeps as long as the process."""
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    server: Any = sys.modules.get("multiprocessing.forkserver")
+    if tracker is not None:
+        yield getattr(tracker._resource_tracker, "_fd", None)
+    if server is not None:
+        yield getattr(server._forkserver, "_forkserver_alive_fd", None)
 
 
 def _logger_states() -> Iterator[tuple[str, _LoggerState]]:
@@ -136,43 +189,6 @@ def _counts(handler: logging.Handler) -> bool:
     """Whether a handler is a test's doing: pytest adds its own, and libraries add idle ones."""
     module = type(handler).__module__
     return module != "_pytest.logging" and not isinstance(handler, logging.NullHandler)
-
-
-def told_task(task: Task) -> str:
-    """A task's name, what it runs, and where that waits."""
-    coroutine: Any = task.get_coro()
-    frames: list[FrameType] = []
-    awaited = coroutine
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
-        frames += [frame] if frame is not None else []
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
-    name = getattr(coroutine, "__qualname__", repr(coroutine))
-    return f"task {task.get_name()} of {name}{_place(frames[::-1])}"
-
-
-def _told_thread(thread: threading.Thread) -> str:
-    frames: list[FrameType] = []
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return f"thread {thread.name}{' (daemon)' if thread.daemon else ''}{_place(frames)}"
-
-
-def _place(frames: list[FrameType]) -> str:
-    """Where the innermost frame is that is not the standard library's, if there is one."""
-    library = str(Path(os.__file__).parent)
-    own = (
-        frame
-        for frame in frames
-        if not frame.f_code.co_filename.startswith((f"{library}{os.sep}", "<"))
-        or "site-packages" in frame.f_code.co_filename
-    )
-    frame = next(own, frames[0] if frames else None)
-    if frame is None:
-        return ""
-    return f", at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _told_file(descriptor: int) -> str:

@@ -16,6 +16,20 @@ from aiohttp import web
 
 from petsage.context import RequestContext, set_current_request
 
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # only Linux counts for each thread
+
+    def _count_waits() -> int:
+        return 0
+
+else:
+
+    def _count_waits() -> int:
+        """How often this thread has given the processor up so far, to wait for something."""
+        return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S: Final = 0.1
@@ -56,7 +70,8 @@ class Watchdog:
 
     A loop that does not answer for `stall_s` is logged once, with the stack and the feature that
     blocks it, and once more when it goes on. What the whole process missed, because the machine
-    slept or somebody stopped it, is not held against the loop.
+    slept or somebody stopped it, is not held against the loop; off Linux that is also what a call
+    misses that holds the interpreter without using the processor.
 
     Args:
         stall_s: how long the loop may stand still, in seconds; 0 to watch nothing.
@@ -202,16 +217,19 @@ def _sleep(wake: threading.Event, seconds: float) -> tuple[float, float]:
     """Sleeps until `wake` is set, `seconds` at most.
 
     Returns:
-        How much longer it took, in seconds, in two parts: while the process used the processor,
-        since then a thread held the interpreter; and while everything stood still, because the
-        machine slept, or the process was stopped or had to wait for others.
+        How much longer it took, in seconds, in two parts: while a thread held the interpreter, as
+        one did when the process used the processor, or this thread woke again and again to ask
+        for its turn; and while everything stood still, because the machine slept, or the process
+        was stopped or had to wait for others.
     """
-    began, used = time.monotonic(), time.process_time()
+    began, used, turns = time.monotonic(), time.process_time(), _count_waits()
     wake.wait(seconds)
     overslept = time.monotonic() - began - seconds
     if overslept < _OVERSLEPT_S:
         return 0.0, 0.0
-    held_s = min(time.process_time() - used, overslept)
+    # Who waits for the interpreter asks once in each switch interval; in a stopped process, never.
+    asked_s = (_count_waits() - turns) * sys.getswitchinterval()
+    held_s = min(max(time.process_time() - used, asked_s), overslept)
     return held_s, overslept - held_s
 
 

@@ -14,6 +14,7 @@ from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.errors import StartError
 from petsage.snapshot import PACKAGE
+from tests.conftest import lines_at
 
 TOP = """
 import asyncio, logging
@@ -323,7 +324,7 @@ async def test_names_in_the_settings_that_no_folder_has_are_warned_of(
 
     assert states(app) == {"pets": "serving", "off": "disabled"}
     missing = "and there is no such feature; did you mean"
-    assert [line["message"] for line in log_lines() if line["level"] == "WARNING"] == [
+    assert [line["message"] for line in lines_at(log_lines(), "WARNING")] == [
         f"There is no folder {tmp_path / 'missing'} to find features in",
         f"The settings have a table [features.pest], {missing} `pets`?",
         f"The settings have 'ofv' in [catalog].disabled, {missing} `off`?",
@@ -341,7 +342,7 @@ async def test_no_warning_is_given_of_features_that_were_not_asked_for(
     app = await start(settings, only="pets")
 
     assert states(app) == {"pets": "serving"}
-    assert [line for line in log_lines() if line["level"] == "WARNING"] == []
+    assert lines_at(log_lines(), "WARNING") == []
 
 
 # Values

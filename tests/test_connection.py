@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import errors_of
+
 FEATURE = '''
     """Takes bodies."""
     from aiohttp import web
@@ -123,7 +125,7 @@ async def test_a_body_that_breaks_while_it_is_read_is_answered_once(client, log_
     assert rest.split()[1] == b"400"
     assert b"SECRET" not in rest
     lines = log_lines()[before:]
-    assert not [line for line in lines if line["level"] == "ERROR"]
+    assert not errors_of(lines)
     assert "SECRET" not in json.dumps(lines)
 
 

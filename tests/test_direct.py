@@ -29,7 +29,7 @@ from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.connection import Connection, Runner
 from petsage.metrics import REQUESTS
-from tests.conftest import write_feature
+from tests.conftest import errors_of, write_feature
 
 PATIENCE_S = 5.0
 
@@ -320,7 +320,7 @@ class Server:
         return [line for line in self._log_lines() if line["logger"] == "petsage.access"]
 
     def errors(self) -> list[dict[str, Any]]:
-        return [line for line in self._log_lines() if line["level"] in {"ERROR", "CRITICAL"}]
+        return errors_of(self._log_lines())
 
     async def close(self) -> None:
         for caller in self._callers:

@@ -18,6 +18,7 @@ from yarl import URL
 from petsage.app import create_app
 from petsage.connection import Runner
 from petsage.errors import Problem, SettingsError, did_you_mean, nearest
+from tests.conftest import errors_of
 
 FEATURE = '''
     """Fails in every way."""
@@ -238,7 +239,7 @@ def of_request(
     mine = [line for line in lines if line["request_id"] == request_id]
     return (
         [line for line in mine if line["logger"] == "petsage.access"],
-        [line for line in mine if line["level"] == "ERROR"],
+        errors_of(mine),
     )
 
 
@@ -278,7 +279,7 @@ async def test_a_problem_is_answered_as_it_was_raised(client, log_lines):
     }
     assert response.headers["Retry-After"] == "5"
     assert response.headers.getall("Content-Type") == ["application/problem+json"]
-    assert not [line for line in log_lines() if line["level"] == "ERROR"]
+    assert not errors_of(log_lines())
 
 
 def raisable() -> list[int]:
@@ -456,7 +457,7 @@ async def test_a_body_in_another_encoding_than_it_says_is_400(client, log_lines,
 
     body = await expect_problem(response, 400)
     assert "no gzip" not in body["detail"]
-    assert not [line for line in log_lines() if line["level"] == "ERROR"]
+    assert not errors_of(log_lines())
 
 
 # Request ids and traces
@@ -539,7 +540,7 @@ async def test_a_client_that_goes_away_leaves_one_access_line_and_no_traceback(
     access, errors = await settled(log_lines, "gone")
     assert [line["status"] for line in access] == [status]
     assert not errors
-    assert not [line for line in log_lines() if line["level"] == "ERROR"]
+    assert not errors_of(log_lines())
 
 
 # The errors themselves

@@ -223,6 +223,118 @@ def test_what_ends_in_time_or_belongs_to_somebody_else_fails_no_test(tmp_path):
     assert re.search(r"^12 passed", done.stdout, re.MULTILINE), done.stdout
 
 
+def test_what_the_teardown_of_a_wider_fixture_puts_back_fails_no_test(tmp_path):
+    source = """
+        @pytest.fixture(scope="module")
+        def loud():
+            logging.getLogger("loud").setLevel("DEBUG")
+            logging.getLogger("loud").addHandler(logging.StreamHandler())
+            yield
+            logging.getLogger("loud").setLevel("NOTSET")
+            logging.getLogger("loud").handlers.clear()
+
+        @pytest.fixture(scope="class")
+        def louder(loud):
+            logging.getLogger("loud").setLevel("INFO")
+            yield
+            logging.getLogger("loud").setLevel("DEBUG")
+
+        class TestIt:
+            def test_first(self, louder):
+                pass
+
+            def test_last_of_its_class(self):
+                pass
+
+        def test_leaving(loud):
+            logging.getLogger("left").setLevel("INFO")
+            logging.getLogger("loud").setLevel("WARNING")
+
+        def test_last_of_its_module():
+            pass
+    """
+
+    done = run(tmp_path, source)
+
+    assert left_by(done.stdout) == {
+        "test_leaving": [
+            "logger loud: level 30 instead of 10",
+            "logger left: level 20 instead of 0",
+        ]
+    }, done.stdout
+
+
+SHARED_POOLS = """
+    from concurrent.futures import ThreadPoolExecutor
+
+    AT_IMPORT = ThreadPoolExecutor(1)
+
+    class Service:
+        def __init__(self):
+            self.pool = ThreadPoolExecutor(2, "service")
+
+    @pytest.fixture(scope="session")
+    def service():
+        service = Service()
+        yield service
+        service.pool.shutdown()
+
+    def test_of_a_fixture(service):
+        service.pool.submit(int).result()
+
+    def test_of_the_module():
+        AT_IMPORT.submit(int).result()
+
+    @pytest.mark.asyncio(loop_scope="module")
+    async def test_of_a_loop():
+        await asyncio.to_thread(int)
+
+    @pytest.fixture(scope="module")
+    def other_loop():
+        uvloop = pytest.importorskip("uvloop")
+        loop = uvloop.new_event_loop()
+        yield loop
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    def test_of_a_loop_in_c(other_loop):
+        other_loop.run_until_complete(other_loop.run_in_executor(None, int))
+
+    def test_leaving():
+        KEPT.append(ThreadPoolExecutor(1, "left-pool"))
+        KEPT[0].submit(int).result()
+"""
+
+
+def test_the_threads_of_a_pool_that_was_there_before_fail_no_test(tmp_path):
+    done = run(tmp_path, SHARED_POOLS)
+
+    left = left_by(done.stdout)
+    assert [*left] == ["test_leaving"], done.stdout
+    assert re.match("thread left-pool_0,", left["test_leaving"][0])
+    assert "5 passed, 1 error" in done.stdout
+
+
+def test_what_multiprocessing_keeps_for_the_process_fails_no_test(tmp_path):
+    source = """
+        import multiprocessing
+
+        @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+        def test_it(method):
+            context = multiprocessing.get_context(method)
+            context.Event().set()
+            child = context.Process(target=int)
+            child.start()
+            child.join()
+            child.close()
+    """
+
+    done = run(tmp_path, source)
+
+    assert "2 passed" in done.stdout, done.stdout
+    assert "error" not in done.stdout
+
+
 def test_tasks_in_a_loop_that_many_tests_share_are_found(tmp_path):
     source = """
         pytestmark = pytest.mark.asyncio(loop_scope="module")

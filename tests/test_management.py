@@ -27,7 +27,7 @@ from petsage.token_file import (
     read_token_file,
     write_token_file,
 )
-from tests.conftest import HELLO, write_feature
+from tests.conftest import HELLO, lines_at, write_feature
 from tests.documented import DocumentedClient
 
 PATIENCE_S = 10.0
@@ -431,7 +431,7 @@ def test_a_server_whose_token_has_no_place_warns_and_serves(project, start_serve
     write_feature(project, "hello", HELLO)
     nowhere = dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "HOME"), "/dev/null")
     server = start_server(env=nowhere)
-    (warning,) = [line for line in server.lines if line["level"] == "WARNING"]
+    (warning,) = lines_at(server.lines, "WARNING")
     assert "/dev/null/petsage/" in warning["message"]
     assert "fix: set [management].token" in warning["message"]
     assert server.get("/api/v1/hello/Ada")[0] == 200

@@ -1,8 +1,10 @@
 """The process: how it starts, says what it serves, and stops."""
 
+import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -12,7 +14,14 @@ import threading
 
 import pytest
 
-from tests.conftest import HELLO, START_S, clean_environment, write_feature
+from tests.conftest import (
+    HELLO,
+    START_S,
+    ServerProcess,
+    clean_environment,
+    errors_of,
+    write_feature,
+)
 
 SLOW = '''
     """Answers late."""
@@ -103,7 +112,7 @@ def test_a_broken_feature_leaves_the_others_serving_and_is_named_at_the_start(
     server = start_server()
 
     assert server.get("/api/v1/hello/Ada")[0] == 200
-    (said,) = [line for line in server.lines if line["level"] == "ERROR"]
+    (said,) = errors_of(server.lines)
     assert said["message"].startswith(
         "Feature broken is set aside: features/broken/__init__.py:1: syntax-error:"
     )
@@ -306,6 +315,81 @@ def test_a_third_signal_ends_at_once_what_would_not_end(project, start_server):
 
         assert server.end(4)[0] == 1  # sooner than what is left running may take
     assert server.lines[-1]["message"].startswith("PetSage ends, and cuts what still runs: thread")
+
+
+STUBBORN = """
+import asyncio, logging
+from petsage import Feature, Routes
+
+routes = Routes()
+
+async def refuse():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+async def lifespan(app):
+    await asyncio.to_thread(int)  # its thread has nothing to do from here on
+    app["task"] = asyncio.create_task(refuse(), name="stubborn")
+    yield
+
+@routes.get("/fill")
+async def fill() -> int:
+    for number in range(10):
+        logging.getLogger(__name__).info("%d", number, extra={"filling": "x" * 1000})
+    return 1
+
+feature = Feature(routes, lifespan=lifespan)
+"""
+
+
+def end_by_force(server: ServerProcess) -> str:
+    """What the last line says after a stop that does not end."""
+    server.signal(signal.SIGTERM)
+    server.wait_for(lambda line: line["message"] == "PetSage has stopped")
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGINT)  # two of a kind at one moment are one
+    assert server.end()[0] == 1
+    last: str = server.lines[-1]["message"]
+    return last
+
+
+def test_what_keeps_the_process_from_its_end_is_named_and_no_idle_thread(project, start_server):
+    write_feature(project, "stuck", STUBBORN)
+    place = project / "features" / "stuck" / "__init__.py"
+
+    last = end_by_force(start_server())
+
+    line = STUBBORN.splitlines().index("            await asyncio.Event().wait()") + 1
+    assert last == (
+        "PetSage ends, and cuts what still runs: "
+        f"task stubborn of refuse, at {place}:{line} in refuse"
+    )
+
+
+def test_a_sink_whose_write_does_not_return_is_named_at_a_forced_end(
+    project, start_server, tmp_path
+):
+    write_feature(project, "stuck", STUBBORN)
+    os.mkfifo(tmp_path / "slow.fifo")
+    reader = os.open(tmp_path / "slow.fifo", os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        server = start_server(
+            env={
+                "PETSAGE_LOGS__SINKS__SLOW__KIND": "file",
+                "PETSAGE_LOGS__SINKS__SLOW__PATH": str(tmp_path / "slow.fifo"),
+            }
+        )
+        server.get("/api/v1/fill")
+        last = end_by_force(server)
+    finally:
+        os.close(reader)
+
+    assert "task stubborn" in last
+    assert re.search(r"; sink slow, in one write for \d+\.\d s$", last)
 
 
 @pytest.mark.parametrize("closed", ["<&-", "2>&-"])

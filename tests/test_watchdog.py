@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ GOES_ON = "The event loop goes on"
 
 BLOCKS = """
 import asyncio
+import ctypes
 import time
 from petsage import Check, Feature, Routes
 
@@ -45,6 +47,11 @@ async def nested() -> int:
 @routes.get("/count")
 async def count(numbers: int = 0) -> int:
     return sum(range(numbers))  # in C, with the interpreter held
+
+@routes.get("/hold")
+async def hold() -> int:
+    ctypes.PyDLL(None).usleep(900_000)  # held as well, and the processor is idle
+    return 1
 
 async def block(app):
     time.sleep(0.6)
@@ -201,6 +208,16 @@ async def test_code_that_holds_the_interpreter_is_noticed(serve, lines, log_line
     assert stands["blocking_feature"] == "sleepy"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody else counts a thread's waits")
+async def test_code_that_holds_the_interpreter_and_sleeps_is_noticed(serve, lines, log_lines):
+    client = await serve()
+    await client.get("/api/v1/hold")
+    await lines.wait_for(GOES_ON)
+    (stands,) = told(log_lines, STANDS)
+    assert stands["blocking_feature"] == "sleepy"
+    assert client.app[WATCHDOG].stalls == 1
+
+
 async def test_a_lifespan_that_blocks_is_named(serve, lines, log_lines):
     await serve(lifespan="time.sleep(0.6)")
     await lines.wait_for(GOES_ON)
@@ -279,6 +296,8 @@ async def test_a_failure_of_its_own_does_not_end_the_watch(serve, lines, log_lin
     await lines.wait_for(GOES_ON)
     assert watchdog.failures == 1
     assert watchdog.stalls == 2
+    metrics = await (await client.get("/metrics")).text()
+    assert "petsage_watchdog_failures_total 1" in metrics
 
 
 def test_a_process_that_was_stopped_blames_nobody(project, start_server):

@@ -36,6 +36,7 @@ from petsage.metrics import (
     PHASE,
     REQUEST_DURATION,
     REQUESTS,
+    WATCHDOG_FAILURES,
     Metric,
     Observed,
     RequestMetrics,
@@ -162,6 +163,7 @@ def _loop_samples(watchdog: Watchdog) -> Iterator[Sample]:
     for feature, count in {"": 0, **watchdog.stalls_by_feature}.items():
         yield LOOP_STALLS, (feature,), count
     yield LOOP_STALLED, (), watchdog.stalled_s_total
+    yield WATCHDOG_FAILURES, (), watchdog.failures
 
 
 def _log_samples() -> Iterator[Sample]:
