@@ -75,8 +75,8 @@ def make_record(  # noqa: PLR0917 - `logging.Logger.makeRecord`, whose signature
     make = logging.getLogRecordFactory()
     try:
         record = make(name, level, fn, lno, msg, args, exc_info, func, sinfo)
-    except Exception:  # noqa: BLE001 - LogRecord asks a lone mapping whether it is empty
-        record = make(name, level, fn, lno, msg, (), exc_info, func, sinfo)
+    except Exception:  # noqa: BLE001 - LogRecord asks a lone mapping; a factory may do anything
+        record = logging.LogRecord(name, level, fn, lno, msg, (), exc_info, func, sinfo)
         record.args = args
     if extra is not None:
         _add_extras(record.__dict__, extra)
