@@ -1,45 +1,36 @@
 """The process: listens, serves, and stops when it is told to."""
 
 import asyncio
-import concurrent.futures.thread
 import contextlib
 import errno
 import gc
 import logging
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Final
-from weakref import WeakSet
 
 from aiohttp import web
 
 from petsage.app import become_ready, create_app, start_folders
 from petsage.catalog import CATALOG, Entry
 from petsage.connection import Runner
+from petsage.ending import Ending
 from petsage.errors import StartError
 from petsage.health import CHECKS, PROCESS_STATE
-from petsage.logs.pipeline import Pipeline, installed_pipeline
+from petsage.logs.pipeline import Pipeline
 from petsage.logs.printed import PrintedLines
 from petsage.management import write_token
 from petsage.settings import ServerSettings, Settings
 from petsage.signals import StopSignals
 from petsage.sockets import is_loopback, refuse_new_connections, take_inherited_sockets, url_of
-from petsage.stacks import frames_of, told_task, told_thread
 
 _log = logging.getLogger(__name__)
 
-# What a feature left running may take this long to end, once everything else has stopped.
-_END_TIMEOUT_S: Final = 5.0
 # A connection that a client sees as made may be on its way through the kernel for this long.
 _ACCEPT_S: Final = 0.05
 _LOOK_S: Final = 0.02
-# A write that takes longer is said to keep the process from its end.
-_STALLED_S: Final = 0.1
-_loops: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()
-"""Those that serve: a thread of its own asks what runs in them."""
 
 
 def run_server(
@@ -58,7 +49,8 @@ def run_server(
     Raises:
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
-    signals, patience = StopSignals(_end_now), _Patience()
+    ending = Ending()
+    signals = StopSignals(ending.now)
     gc.disable()  # until it serves: what is made to start with stays
     pipeline = Pipeline(settings.logs, version=version("petsage"))
     pipeline.install()
@@ -67,67 +59,12 @@ def run_server(
             contextlib.redirect_stdout(PrintedLines()),
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
-            runner.run(_Process(settings, signals, patience).serve(announce))
+            runner.run(_Process(settings, signals, ending).serve(announce))
     finally:
         # What closes the log has a limit of its own, and says what it has lost.
-        patience.stop()
+        ending.wait_no_more()
         pipeline.uninstall()
-        patience.start()
-
-
-class _Patience:
-    """Ends the process when it does not end by itself: a thread or a task may never."""
-
-    def __init__(self) -> None:
-        self._timer: threading.Timer | None = None
-
-    def start(self) -> None:
-        """Waits from now on."""
-        self.stop()
-        self._timer = threading.Timer(_END_TIMEOUT_S, _end_now)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stop(self) -> None:
-        """Waits no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-def _end_now() -> None:
-    """Ends the process at once: what still runs is named, and what is logged is written."""
-    _log.error("PetSage ends, and cuts what still runs: %s", "; ".join(_still_running()) or "?")
-    with contextlib.suppress(RuntimeError):  # it was uninstalled: everything is written
-        installed_pipeline().flush()
-    os._exit(1)
-
-
-def _still_running() -> Iterator[str]:
-    """Each thread, task and sink that keeps the process from its end, and where it is."""
-    for thread in threading.enumerate():
-        if thread.daemon or thread is threading.main_thread() or _waits_for_work(thread):
-            continue
-        yield told_thread(thread)
-    for loop in [each for each in _loops if not each.is_closed()]:
-        running = asyncio.current_task(loop)
-        for task in asyncio.all_tasks(loop):
-            frames = frames_of(threading.main_thread()) if task is running else None
-            told = told_task(task, frames)
-            if f" at {__file__}:" not in told:  # what waits here waits for the others
-                yield told
-    with contextlib.suppress(RuntimeError):  # it was uninstalled, which waits for no sink any more
-        for sink in installed_pipeline().sinks:
-            seconds = sink.stands_still_for()
-            if seconds >= _STALLED_S:
-                yield f"sink {sink.name}, in one write for {seconds:.1f} s"
-
-
-def _waits_for_work(thread: threading.Thread) -> bool:
-    """Whether it is a pool's thread that has nothing to do, or waits for such threads to end."""
-    for frame in frames_of(thread):
-        if frame.f_code.co_filename == concurrent.futures.thread.__file__:
-            return frame.f_code.co_name in {"_worker", "shutdown"}
-    return False
+        ending.wait()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -145,11 +82,11 @@ class _Process:
     Args:
         settings: all of them.
         signals: what tells it to stop.
-        patience: is started when everything has been told to end.
+        ending: is begun when everything has been told to end.
     """
 
-    def __init__(self, settings: Settings, signals: StopSignals, patience: "_Patience") -> None:
-        self._patience = patience
+    def __init__(self, settings: Settings, signals: StopSignals, ending: Ending) -> None:
+        self._ending = ending
         self._settings = settings
         self._signals = signals
         self._stop = asyncio.Event()
@@ -166,7 +103,7 @@ class _Process:
             StartError: it cannot start.
         """
         loop = asyncio.get_running_loop()
-        _loops.add(loop)
+        self._ending.loop = loop
 
         def tell() -> None:
             loop.call_soon_threadsafe(self._heed)
@@ -185,7 +122,7 @@ class _Process:
                 each.close()  # our descriptor of it; the parent's stays open
             self._signals.listen(None)
             _log.info("PetSage has stopped")
-            self._patience.start()
+            self._ending.wait()
 
     async def _serve_until_told(self, announce: Callable[[str, list[Entry]], None] | None) -> float:
         """Starts, and serves until it is told to stop; for how many seconds it is to drain then.

@@ -24,7 +24,7 @@ ROWS = [
     # What operators ask, and the features of the core that answer.
     *("watchdog", "token_file", "management", "readiness", "system"),
     # The application, its connections, the process.
-    *("app", "direct", "connection", "sockets", "stacks", "server"),
+    *("app", "direct", "connection", "sockets", "stacks", "ending", "server"),
     # The log, read again.
     *("log_reader", "log_search"),
     # The pytest plugin.

@@ -84,7 +84,7 @@ def let_it_stand_still(sink: Sink) -> None:
     """Has a sink begin a write, of what is queued, that does not return."""
     sink.hurry()
     deadline = time.monotonic() + PATIENCE_S
-    while not sink.stands_still_for():
+    while not sink.stands_still_for_s():
         assert time.monotonic() < deadline
         time.sleep(0.001)
 

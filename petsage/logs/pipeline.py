@@ -2,8 +2,8 @@
 
 A record is formatted where it was made, once for all sinks; each sink's own thread writes it.
 
-Longer than 300 lines: what is taken over from the stdlib's logging, and what stands in its place,
-are read together.
+Longer than 300 lines: what takes the process's logging over, the way of a record through it, and
+the proof of one are read together.
 """
 
 import asyncio
@@ -125,10 +125,10 @@ class Pipeline(logging.Handler):
         """The turn is over: has the sinks write all that was proven in it."""
         if self._rounds.get(thread) is its_round:  # else the loop stopped, and another has begun
             del self._rounds[thread]
+        # First what limits the waiting: a thread may be dead, and not be begun anew.
+        its_round.go([s.name for s in self.sinks if s.stands_still_for_s() > OPTIONAL_WAIT_S])
         for sink in self.sinks:
             sink.hurry()
-        still = {s.name for s in self.sinks if s.stands_still_for() > OPTIONAL_WAIT_S}
-        its_round.go(still)
 
     def _lets_pass(self, record: logging.LogRecord) -> bool:
         """Whether the filters on this handler let a record pass; one that is not, is counted."""
@@ -144,10 +144,10 @@ class Pipeline(logging.Handler):
             sink.filter()
         return False
 
-    def _report(self, who: str, record: logging.LogRecord, error: Exception) -> None:
+    def _report(self, who: str, error: Exception, kept_out: logging.LogRecord | None) -> None:
         """Logs that a filter or handler raised, past all of them, and not for each record."""
-        if who.startswith("a filter"):
-            self._fail_proof(record, error)
+        if kept_out is not None:
+            self._fail_proof(kept_out, error)
         now = time.monotonic()
         if now < self._next_report.get(who, 0.0):
             return

@@ -166,7 +166,7 @@ class Sink:
     def _refuse(self, reason: DropReason, proof: Proof | None) -> Literal["dropped"]:
         self._drop(1, reason)
         if proof is not None:
-            proof.settle(self.name, "dropped", _QUEUE_IS_FULL if reason == "queue_full" else reason)
+            proof.settle(self.name, "dropped", _IS_CLOSED if self._closing else _QUEUE_IS_FULL)
         return "dropped"
 
     def _drop(self, count: int, reason: DropReason) -> None:
@@ -236,7 +236,7 @@ class Sink:
                 failed_by=dict(self._failed_by),
             )
 
-    def stands_still_for(self) -> float:
+    def stands_still_for_s(self) -> float:
         """How long the present write has taken, in seconds; 0.0 where there is none."""
         began = self._write_began
         return time.monotonic() - began if began else 0.0
@@ -267,7 +267,7 @@ class Sink:
             self._drop(len(left), "left_at_stop")
             self._queue.clear()
             stalled = len(self._in_flight)
-        settle_lines(self.name, _proofs_of(left), "dropped", "the log is closed")
+        settle_lines(self.name, _proofs_of(left), "dropped", _IS_CLOSED)
         # The thread has nothing to write any more, unless one write never returns.
         self._thread.join(0 if stalled else timeout_s)
         drops, self._unreported_drops = self._unreported_drops, 0
@@ -362,7 +362,7 @@ class Sink:
                 drops, self._unreported_drops = self._unreported_drops, 0
         settle_lines(self.name, _proofs_of(batch[: outcome.written]), "written")
         if failed and outcome.error is not None:
-            why = words_of(outcome.error)
+            why = _words_of(outcome.error)
             settle_lines(self.name, _proofs_of(batch[outcome.written :]), "failed", why)
         if outcome.error is not None:
             self._complain(outcome.error, failed)
@@ -382,9 +382,10 @@ class Sink:
 
 
 _QUEUE_IS_FULL = "its queue is full"
+_IS_CLOSED = "the log is closed"
 
 
-def words_of(error: BaseException) -> str:
+def _words_of(error: BaseException) -> str:
     """What an error says that may be told to anybody: the system's words, and never a path."""
     return getattr(error, "strerror", None) or type(error).__name__
 

@@ -13,8 +13,8 @@ from petsage.logs.formatter import OWN_FIELDS
 
 _log = logging.getLogger("petsage.logs")
 
-Report = Callable[[str, logging.LogRecord, Exception], None]
-"""Is told who raised, at which record, and what."""
+Report = Callable[[str, Exception, logging.LogRecord | None], None]
+"""Is told who raised, what, and which record is kept out by that, if it is."""
 
 
 def handle_with(report: Report) -> Callable[[logging.Logger, logging.LogRecord], None]:
@@ -24,7 +24,7 @@ def handle_with(report: Report) -> Callable[[logging.Logger, logging.LogRecord],
         try:
             passed: object = not self.disabled and self.filter(record)
         except Exception as error:  # noqa: BLE001 - somebody else's, and no fault of who logs
-            report(f"a filter of the logger {self.name}", record, error)
+            report(f"a filter of the logger {self.name}", error, record)
             return
         if passed:  # from Python 3.12 on, a filter may give another record
             self.callHandlers(passed if isinstance(passed, logging.LogRecord) else record)
@@ -45,7 +45,7 @@ def call_handlers_with(report: Report) -> Callable[[logging.Logger, logging.LogR
                     try:
                         handler.handle(record)
                     except Exception as error:  # noqa: BLE001 - as above
-                        report(f"the handler {type(handler).__qualname__}", record, error)
+                        report(f"the handler {type(handler).__qualname__}", error, None)
             logger = logger.parent if logger.propagate else None
         last = logging.lastResort
         if not is_heard and last is not None and record.levelno >= last.level:
