@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -63,6 +63,22 @@ class Culprit:
     feature: str | None
     place: str
     stack: list[str]
+
+
+class _Slept(NamedTuple):
+    """How much longer a sleep took than it was to.
+
+    Attributes:
+        held_s: while a thread held the interpreter, as one did when the process used the
+            processor, or the watchdog woke again and again to ask for its turn.
+        missed_s: while everything stood still, because the machine slept, or the process was
+            stopped or had to wait for others.
+        seen: what the loop's thread was doing at its end.
+    """
+
+    held_s: float = 0.0
+    missed_s: float = 0.0
+    seen: Culprit | None = None
 
 
 class Watchdog:
@@ -125,11 +141,11 @@ class Watchdog:
 
     def _run(self) -> None:
         while True:
-            held_s, _ = _sleep(self._stopping, _INTERVAL_S)
-            if self._stopping.is_set():
-                return
             try:
-                self._ask(held_s)
+                slept = self._sleep(self._stopping, _INTERVAL_S)
+                if self._stopping.is_set():
+                    return
+                self._ask(slept)
             except Exception:  # noqa: BLE001 - logged, unless there is no loop left to watch
                 if self._loop is None or self._loop.is_closed():
                     return
@@ -138,34 +154,33 @@ class Watchdog:
                     _log.exception("The watchdog failed, and goes on in %g s", _PAUSE_S)
                 self._stopping.wait(_PAUSE_S)
 
-    def _ask(self, held_s: float) -> None:
+    def _ask(self, slept: "_Slept") -> None:
         """Asks the loop once, and waits for its answer, however long it takes.
 
         Args:
-            held_s: for how long somebody has just held the interpreter: as long as that the loop
-                has not run, either.
+            slept: the sleep before it. As long as somebody held the interpreter, the loop has not
+                run, either.
         """
         assert self._loop is not None  # noqa: S101 - for mypy: `start` sets it
         self._wake.clear()
         answers: list[float] = []
-        asked = time.monotonic() - held_s
+        asked = time.monotonic() - slept.held_s
         missed_s = 0.0
-        self.lag_s = held_s
-        # First: who held the interpreter is most likely still where it was.
-        culprit = self._report() if held_s >= self._stall_s else None
+        self.lag_s = slept.held_s
+        culprit = self._report(slept.seen) if slept.held_s >= self._stall_s else None
         self._loop.call_soon_threadsafe(self._answer, answers)
         while not answers and not self._stopping.is_set():
-            _, missed = _sleep(self._wake, min(_INTERVAL_S, self._stall_s))
-            missed_s += missed
+            slept = self._sleep(self._wake, min(_INTERVAL_S, self._stall_s))
+            missed_s += slept.missed_s
             self.lag_s = max(time.monotonic() - asked - missed_s, 0.0)
             if culprit is None and not answers and self.lag_s >= self._stall_s:
-                culprit = self._report()
+                culprit = self._report(slept.seen)
         if not answers:
             return  # it is stopping
         took_s = self.lag_s = max(answers[0] - asked - missed_s, 0.0)
         self.max_lag_s = max(self.max_lag_s, took_s)
         if culprit is None and took_s >= self._stall_s:
-            culprit = self._report()  # it went on just before it could be looked at
+            culprit = self._report(slept.seen)  # it went on just before it could be looked at
         if culprit is not None:
             self.stalled_s_total += took_s
             self._report_end(culprit, took_s)
@@ -175,9 +190,13 @@ class Watchdog:
         answers.append(time.monotonic())
         self._wake.set()
 
-    def _report(self) -> Culprit:
-        """Counts a stall that goes on, and logs it."""
-        culprit = _look_at(self._loop_thread)
+    def _report(self, seen: Culprit | None) -> Culprit:
+        """Counts a stall that goes on, and logs it.
+
+        Args:
+            seen: who was seen at it already.
+        """
+        culprit = seen or _look_at(self._loop_thread)
         self.stalls += 1
         self.stalls_by_feature[culprit.feature or ""] += 1
         request = culprit.request
@@ -212,25 +231,19 @@ class Watchdog:
         finally:
             set_current_request(None)
 
-
-def _sleep(wake: threading.Event, seconds: float) -> tuple[float, float]:
-    """Sleeps until `wake` is set, `seconds` at most.
-
-    Returns:
-        How much longer it took, in seconds, in two parts: while a thread held the interpreter, as
-        one did when the process used the processor, or this thread woke again and again to ask
-        for its turn; and while everything stood still, because the machine slept, or the process
-        was stopped or had to wait for others.
-    """
-    began, used, turns = time.monotonic(), time.process_time(), _count_waits()
-    wake.wait(seconds)
-    overslept = time.monotonic() - began - seconds
-    if overslept < _OVERSLEPT_S:
-        return 0.0, 0.0
-    # Who waits for the interpreter asks once in each switch interval; in a stopped process, never.
-    asked_s = (_count_waits() - turns) * sys.getswitchinterval()
-    held_s = min(max(time.process_time() - used, asked_s), overslept)
-    return held_s, overslept - held_s
+    def _sleep(self, wake: threading.Event, seconds: float) -> "_Slept":
+        """Sleeps until `wake` is set, `seconds` at most, and says what made it longer."""
+        began, used, turns = time.monotonic(), time.process_time(), _count_waits()
+        wake.wait(seconds)
+        overslept = time.monotonic() - began - seconds
+        if overslept < _OVERSLEPT_S:
+            return _Slept()
+        # Before anything else: who held the interpreter goes on as soon as this thread lets it.
+        seen = _look_at(self._loop_thread)
+        # Who waits for the interpreter asks once a switch interval; in a stopped process, never.
+        asked_s = (_count_waits() - turns) * sys.getswitchinterval()
+        held_s = min(max(time.process_time() - used, asked_s), overslept)
+        return _Slept(held_s, overslept - held_s, seen)
 
 
 def _blame(culprit: Culprit) -> str:
