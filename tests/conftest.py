@@ -1,5 +1,6 @@
 """Fixtures that only the core's own tests need: PetSage as a process of its own."""
 
+import gc
 import json
 import os
 import signal
@@ -94,6 +95,21 @@ def lines_at(lines: Iterable[dict[str, Any]], *levels: str) -> list[dict[str, An
 def errors_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines that are errors, those of the watchdog left out."""
     return lines_at(lines, "ERROR", "CRITICAL")
+
+
+def pytest_collection_finish() -> None:
+    """Lets the collector pass over what stays: many tests have it look through everything."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bytecode_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Has the processes that tests start compile the core once, and not each of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
