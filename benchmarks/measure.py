@@ -73,7 +73,10 @@ def rehearse(server: Server, plan: Plan) -> None:
 
 
 def measure_round(server: Server, number: int, plan: Plan) -> Round:
-    """One round of `server`, whose process is started for it and stopped after it."""
+    """One round of `server`, whose process is started for it and stopped after it.
+
+    Longer than 40 lines: a round in its order, then its figures by their names.
+    """
     with tempfile.TemporaryDirectory(prefix="petsage-bench-") as folder:
         start = time.perf_counter()
         with running(server, core=plan.server_core, folder=Path(folder)) as started:

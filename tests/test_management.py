@@ -75,9 +75,7 @@ def no_loggers_left() -> Iterator[None]:
 
 @pytest.fixture
 async def client(feature_client: FeatureClient, feature_folder: FeatureFolder) -> Client:
-    client = await feature_client(feature_folder("pets", FEATURE))
-    app(client)[PROCESS_STATE].loopback_only = True
-    return client
+    return await feature_client(feature_folder("pets", FEATURE))
 
 
 def app(client: Client) -> Any:

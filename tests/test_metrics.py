@@ -102,9 +102,7 @@ LogLines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 async def client(feature_client: FeatureClient, feature_folder: FeatureFolder) -> Client:
-    client = await feature_client(feature_folder("pets", FEATURE))
-    app(client)[PROCESS_STATE].loopback_only = True
-    return client
+    return await feature_client(feature_folder("pets", FEATURE))
 
 
 def app(client: Client) -> Any:
