@@ -3,6 +3,7 @@
 Long because a disk and a pipe can fail in many ways.
 """
 
+import errno
 import json
 import os
 import socket
@@ -713,3 +714,39 @@ def test_a_forked_child_has_sinks_of_its_own(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), path]
     subprocess.run(command, check=True, timeout=PATIENCE_S)
     assert numbers_in(path) == [2, 1]
+
+
+@pytest.mark.parametrize("becomes_file", [True, False])
+def test_a_path_that_is_replaced_while_it_is_opened_is_opened_as_what_it_is(
+    tmp_path, monkeypatch, becomes_file
+):
+    path = tmp_path / "log"
+    is_file = Path.is_file
+
+    def replace_after_the_look(self: Path) -> bool:
+        found = is_file(self)
+        monkeypatch.undo()
+        if becomes_file:
+            path.rmdir()
+            path.write_bytes(b"")
+        else:
+            path.unlink()
+            os.mkfifo(path)
+        return found
+
+    if becomes_file:
+        path.mkdir()
+    else:
+        path.write_bytes(b"")
+    monkeypatch.setattr(Path, "is_file", replace_after_the_look)
+    target = FileTarget(path)
+    first = target.write(lines_of(1))
+    second = target.write(lines_of(1))
+    target.close()
+
+    if becomes_file:
+        assert (first, second) == (Outcome(1), Outcome(1))
+        assert path.read_bytes() == b"".join(lines_of(1) * 2)
+    else:  # a FIFO that nobody reads; open to be read, too, it would take every line
+        assert isinstance(first.error, OSError)
+        assert first.error.errno == errno.ENXIO

@@ -209,19 +209,11 @@ class FileTarget:
 
     def _open(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        if self._path.exists() and not self._path.is_file():
-            # A FIFO without a reader is to be an error, and neither a wait nor its own reader.
-            flags |= os.O_WRONLY | os.O_NONBLOCK
-        else:
-            flags |= os.O_RDWR  # what is written is read back
-        descriptor = os.open(self._path, flags, 0o640)
-        self._descriptor = descriptor
-        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._descriptor, self._regular = _open_for_lines(self._path)
         self._output = _LineWriter()
         if self._fsync and self._regular:
             _sync_folder(self._path.parent)  # else the disk may have the file, and not its name
-        return descriptor
+        return self._descriptor
 
     def _fitting(self, descriptor: int, lines: list[bytes], start: int) -> int:
         """How many of `lines` from `start` go into the file; an empty one takes any line."""
@@ -265,6 +257,25 @@ class FileTarget:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _open_for_lines(path: Path) -> tuple[int, bool]:
+    """Opens what the path names, or makes a file; its descriptor, and whether it is a file.
+
+    Raises:
+        OSError: it cannot be opened, or is another thing each time that it is looked at.
+    """
+    for _ in range(_MAX_MOVES + 1):
+        expects_file = path.is_file() or not path.exists()
+        # What is written to a file is read back. A FIFO without a reader is to be an error, and
+        # neither a wait nor its own reader.
+        flags = os.O_RDWR if expects_file else os.O_WRONLY | os.O_NONBLOCK
+        descriptor = os.open(path, flags | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if is_file == expects_file:
+            return descriptor, is_file
+        os.close(descriptor)  # it was replaced in between, and is not open as it has to be
+    raise OSError(errno.ESTALE, _REPLACED)
 
 
 def _ends_torn(descriptor: int) -> bool:
