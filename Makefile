@@ -8,8 +8,9 @@ INSTALLED := .venv/.installed
 run: $(INSTALLED)
 	$(BIN)/python run.py
 
+# A process for each core; the tests of a file stay together, and share what is made for them.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -96,12 +96,15 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-async def lines() -> AsyncIterator[Lines]:
-    """The watchdog's lines, from here on."""
+async def lines(log_pipeline) -> AsyncIterator[Lines]:
+    """The watchdog's lines, from here on; each after it is in the log."""
     handler = Lines()
-    logging.getLogger(LOGGER).addHandler(handler)
+    handler.addFilter(logging.Filter(LOGGER))
+    root = logging.getLogger()
+    assert log_pipeline in root.handlers  # they are called in the order in which they came
+    root.addHandler(handler)
     yield handler
-    logging.getLogger(LOGGER).removeHandler(handler)
+    root.removeHandler(handler)
 
 
 @pytest.fixture
