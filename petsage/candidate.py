@@ -1,8 +1,10 @@
 """A feature on its way to being served, and what was found wrong with it."""
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 
 from pydantic import BaseModel
 
@@ -26,7 +28,9 @@ class Candidate:
         findings: all that is wrong, errors and warnings.
         error: what its import or its lifespan raised, for the log.
         snapshot: its bytes, None before they are read and where they cannot be.
-        inspection: what its sources show.
+        inspection: what its sources show, None before they were looked at.
+        codes: the compiled code of its files, where a check has it, by their paths within the
+            folder.
         load_ms: how long it took to check and import, in milliseconds.
         modules: its modules, to be put back when it is no longer served.
     """
@@ -39,7 +43,8 @@ class Candidate:
     findings: list[Finding] = field(default_factory=list)
     error: BaseException | None = None
     snapshot: Snapshot | None = None
-    inspection: Inspection = field(default_factory=Inspection)
+    inspection: Inspection | None = None
+    codes: dict[str, CodeType] = field(default_factory=dict)
     load_ms: float = 0.0
     modules: ImportedModules | None = None
 
@@ -58,6 +63,11 @@ class Candidate:
         named = self.feature.needs if self.feature is not None else ()
         return tuple(name for name in named if isinstance(name, str))
 
+    @property
+    def imports(self) -> Mapping[str, Place]:
+        """The other features that it imports, each with the first place."""
+        return self.inspection.imports if self.inspection is not None else {}
+
     def add(self, place: Place | None, flaw: Flaw, *, level: Severity = "error") -> None:
         """Adds a finding; one without a place is about the `Feature(...)` of `__init__.py`."""
         if place is None or place.file == "?":
@@ -74,7 +84,7 @@ class Candidate:
         """Where `Feature(...)` is called in `__init__.py`, or that argument of it is given."""
         if self._root is None:
             return Place(self.name, 0)
-        lines = self.inspection.feature_lines
+        lines = self.inspection.feature_lines if self.inspection is not None else {}
         line = lines.get(argument) or lines.get("")
         if line is None and self.feature is not None and self.feature.place is not None:
             return self.feature.place  # `__init__.py` has it from another module

@@ -6,14 +6,14 @@ Longer than 300 lines: what holds the features answers what is asked about them,
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Union, get_args, get_origin
 
 from aiohttp import web
 
 from petsage.candidate import Candidate
-from petsage.errors import Finding, StartError, did_you_mean
+from petsage.entry import Entry, entry_of
+from petsage.errors import StartError, did_you_mean
 from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
 from petsage.health import Check
@@ -26,32 +26,7 @@ from petsage.settings import Settings
 from petsage.signature import AppParameter, Flaw
 from petsage.unmatched import find_unmatched
 
-State = Literal["serving", "failed", "disabled"]
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A feature as the catalog shows it.
-
-    Attributes:
-        state: whether it serves; `disabled` is the operator's wish.
-        routes: method and path of each.
-        findings: all that is wrong with it; the errors are why it does not serve.
-    """
-
-    name: str
-    version: str | None
-    state: State
-    routes: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    system: bool
-
-    @property
-    def why(self) -> str:
-        """Why it does not serve, in one line; empty where it does."""
-        return next((str(each) for each in self.findings if each.level == "error"), "")
 
 
 class Catalog:
@@ -274,18 +249,6 @@ class Catalog:
             if finding.level == "warning":  # an error ends the start, and says so there
                 problem = f"{finding.problem[:1].upper()}{finding.problem[1:]}"
                 _log.warning("%s; %s", problem, finding.fix)
-
-
-def entry_of(candidate: Candidate) -> Entry:
-    """A candidate as the catalog shows it."""
-    return Entry(
-        candidate.name,
-        candidate.feature.version if candidate.feature is not None else None,
-        "failed" if candidate.errors else "serving",
-        tuple(f"{each.route.method} {each.path.text}" for each in candidate.routes),
-        tuple(candidate.findings),
-        system=candidate.folder is None,
-    )
 
 
 def _lifespan_flaw(error: BaseException, limit_s: float | None) -> Flaw:

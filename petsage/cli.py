@@ -32,7 +32,7 @@ from petsage.terminal import (
 
 if TYPE_CHECKING:
     from petsage.candidate import Candidate
-    from petsage.catalog import Entry
+    from petsage.entry import Entry
     from petsage.log_reader import LineFilter
 
 # Commands import what they need themselves: `petsage logs` needs no web server.
@@ -123,7 +123,7 @@ def check(
 @app.command()
 def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
     """Shows every feature: what it is called, whether it can be served, its routes, and why not."""
-    from petsage.catalog import entry_of
+    from petsage.entry import entry_of
     from petsage.loader import find_folders
     from petsage.survey import survey
 

@@ -7,7 +7,7 @@ imported escapes from here, `sys.exit()` included.
 import logging
 import re
 import time
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -71,9 +71,36 @@ def load_features(
         if first.folder is not path and first.folder is not None and only in {None, path.name}:
             candidate.add_to_folder(_duplicate(path.name, first.folder.parent))
             others.append(candidate)
-    loading = _Loading(found, settings, left_out)
-    loading.load(list(found) if only is None else [only])
-    return [*put_in_order([*core, *loading.loaded], disabled=left_out), *others]
+    names = list(found) if only is None else [only]
+    loaded = load_candidates(found, names, settings=settings, disabled=left_out)
+    return [*put_in_order([*core, *loaded], disabled=left_out), *others]
+
+
+def load_candidates(
+    found: Mapping[str, Candidate],
+    names: Sequence[str],
+    *,
+    settings: Mapping[str, Mapping[str, Any]],
+    disabled: Collection[str] = (),
+    standing: Mapping[str, Candidate] | None = None,
+    begins: Callable[[str], None] | None = None,
+) -> list[Candidate]:
+    """Imports features and those that they import or need, each behind those that it imports.
+
+    Args:
+        found: what there is to load, by name; a folder that was not read yet is read now.
+        names: what is wanted of it.
+        settings: each feature's own settings, by its name.
+        disabled: features that are left out, to tell those that need one.
+        standing: features that are imported already, by name; they stay as they are.
+        begins: is told each name just before the feature is imported.
+
+    Returns:
+        Those of `found` that were wanted, also with errors; needs and clashes are not looked at.
+    """
+    loading = _Loading(found, settings, disabled, standing or {}, begins)
+    loading.load(names)
+    return loading.loaded
 
 
 def unload(candidates: Iterable[Candidate]) -> None:
@@ -126,10 +153,7 @@ def _duplicate(name: str, folder: Path) -> Flaw:
 class _Loading:
     """Reads and imports features, each behind those that it imports from.
 
-    Args:
-        found: what there is to load, by name.
-        settings: each feature's own settings, by its name.
-        disabled: features that are left out.
+    The arguments are those of `load_candidates`.
     """
 
     def __init__(
@@ -137,10 +161,14 @@ class _Loading:
         found: Mapping[str, Candidate],
         settings: Mapping[str, Mapping[str, Any]],
         disabled: Collection[str],
+        standing: Mapping[str, Candidate],
+        begins: Callable[[str], None] | None,
     ) -> None:
         self._found = found
         self._settings = settings
         self._disabled = disabled
+        self._known: Mapping[str, Candidate] = {**standing, **found}
+        self._begins = begins
         self.loaded: list[Candidate] = []
 
     def load(self, names: Sequence[str]) -> None:
@@ -168,25 +196,28 @@ class _Loading:
             batch.append(name)
             candidate = self._found[name]
             started = time.perf_counter()
-            _read_folder(candidate)
-            candidate.load_ms = (time.perf_counter() - started) * 1000
+            read_folder(candidate)
+            inspect_candidate(candidate)
+            candidate.load_ms += (time.perf_counter() - started) * 1000
             waiting += self._imports(candidate)
         return batch
 
     def _imports(self, candidate: Candidate) -> set[str]:
-        return {name for name in candidate.inspection.imports if name in self._found}
+        return {name for name in candidate.imports if name in self._found}
 
     def _import(self, candidate: Candidate) -> None:
-        for name, place in candidate.inspection.imports.items():
-            if name not in self._found:
-                others = self._found.keys() - {candidate.name}
+        for name, place in candidate.imports.items():
+            if name not in self._known:
+                others = self._known.keys() - {candidate.name}
                 candidate.add(place, unknown_need(name, others, self._disabled))
-            elif self._found[name].errors and not candidate.errors:
+            elif self._known[name].errors and not candidate.errors:
                 candidate.add(place, failed_need(name))
         if candidate.errors or candidate.snapshot is None:
             return
+        if self._begins is not None:
+            self._begins(candidate.name)
         started = time.perf_counter()
-        module = _import_module(candidate, candidate.snapshot, self._found)
+        module = _import_module(candidate, candidate.snapshot, self._known)
         if reclaim_logging():
             _log.warning(
                 "Feature %s set up logging when it was imported; it was given back to PetSage",
@@ -201,25 +232,31 @@ class _Loading:
         candidate.load_ms += (time.perf_counter() - started) * 1000
 
 
-def _read_folder(candidate: Candidate) -> None:
-    """Takes a folder's snapshot and looks at it; nothing is run."""
+def read_folder(candidate: Candidate) -> None:
+    """Takes a folder's snapshot, unless it has been taken; nothing is run."""
     folder = candidate.folder
-    if folder is None:
+    if folder is None or candidate.snapshot is not None or candidate.errors:
         return
     flaw = name_flaw(candidate.name)
     if flaw is not None:
         candidate.add_to_folder(flaw)
         return
     try:
-        snapshot = candidate.snapshot = take_snapshot(candidate.name, folder)
+        candidate.snapshot = take_snapshot(candidate.name, folder)
     except OSError as error:
         file = Path(error.filename or folder)
         problem = f"{file.name} cannot be read: {error.strerror}"
         flaw = Flaw("unreadable", problem, "make it readable to the server")
         candidate.add_to_folder(flaw, file)
+
+
+def inspect_candidate(candidate: Candidate) -> None:
+    """Looks at a snapshot's sources, unless that was done; nothing is run."""
+    snapshot = candidate.snapshot
+    if snapshot is None or candidate.inspection is not None:
         return
     if "__init__.py" not in snapshot.sources:
-        problem = f"the folder {folder.name} has no `__init__.py`"
+        problem = f"the folder {snapshot.folder.name} has no `__init__.py`"
         fix = "add one that ends with `feature = Feature(routes)`"
         candidate.add_to_folder(Flaw("no-init", problem, fix))
         return
@@ -230,7 +267,7 @@ def _read_folder(candidate: Candidate) -> None:
 
 def _import_module(candidate: Candidate, snapshot: Snapshot, features: Container[str]) -> object:
     """What stands in `sys.modules` after the import; a finding, and None, where it raised."""
-    candidate.modules = ImportedModules(snapshot)
+    candidate.modules = ImportedModules(snapshot, candidate.codes)
     try:
         return candidate.modules.load()
     except BaseException as error:  # noqa: BLE001 - SystemExit and the like are a feature's mistake
@@ -264,7 +301,7 @@ def _compile(candidate: Candidate, feature: Feature) -> None:
 
 
 def _find_undeclared_needs(candidate: Candidate) -> None:
-    for name, place in candidate.inspection.imports.items():
+    for name, place in candidate.imports.items():
         if name not in candidate.needs:
             problem = f"it imports from the feature `{name}` and does not need it"
             fix = f'write `Feature(…, needs=("{name}",))`'

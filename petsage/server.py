@@ -14,9 +14,10 @@ from typing import Final
 from aiohttp import web
 
 from petsage.app import become_ready, create_app, start_folders
-from petsage.catalog import CATALOG, Entry
+from petsage.catalog import CATALOG
 from petsage.connection import Runner
 from petsage.ending import Ending
+from petsage.entry import Entry
 from petsage.errors import StartError
 from petsage.health import CHECKS, PROCESS_STATE
 from petsage.logs.pipeline import Pipeline

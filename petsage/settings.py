@@ -123,6 +123,19 @@ class CatalogSettings(Table):
     folders: list[Path] = Field(
         [Path("features")], description="The folders whose packages are features."
     )
+    watch: bool = Field(
+        True, description="Whether folders that are added, changed or removed are taken up."
+    )
+    settle_ms: int = Field(
+        200,
+        ge=0,
+        description="How long a folder has to be quiet before it is taken up, in milliseconds.",
+    )
+    check_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description="How long the import of a feature may take when it is checked, in seconds.",
+    )
     disabled: list[Name] = Field([], description="Features that are left out.")
     required: list[Name] = Field(
         [], description="Features without which the server does not start."

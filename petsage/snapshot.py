@@ -11,10 +11,10 @@ import importlib.util
 import linecache
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Final
 
 from petsage.client_side import import_client_for
@@ -111,11 +111,20 @@ def _raise(error: OSError) -> None:
 
 
 class _SnapshotLoader(importlib.machinery.SourceFileLoader):
-    """Imports from a snapshot's bytes; the stdlib's loader does the rest."""
+    """Imports from a snapshot's bytes; the stdlib's loader does the rest.
 
-    def __init__(self, fullname: str, path: str, source: bytes) -> None:
+    Args:
+        code: what the bytes were compiled to already, None where they were not.
+    """
+
+    def __init__(self, fullname: str, path: str, source: bytes, code: CodeType | None) -> None:
         super().__init__(fullname, path)
         self._source = source
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The code of the source as it was when the snapshot was taken."""
+        return self._code if self._code is not None else super().get_code(fullname)
 
     def get_data(self, path: str) -> bytes:
         """The source as it was when the snapshot was taken; other files from disk."""
@@ -145,7 +154,7 @@ class _SnapshotFinder(importlib.abc.MetaPathFinder):
         generations = _generations.get(fullname.split(".")[1])
         if not generations:
             return None
-        snapshot = generations[-1].snapshot
+        snapshot, codes = generations[-1].snapshot, generations[-1].codes
         within = snapshot.file_of(fullname)
         if within is None:
             return _folder_spec(fullname, snapshot)
@@ -154,7 +163,7 @@ class _SnapshotFinder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(
             fullname,
             file,
-            loader=_SnapshotLoader(fullname, file, snapshot.sources[within]),
+            loader=_SnapshotLoader(fullname, file, snapshot.sources[within], codes.get(within)),
             submodule_search_locations=[str(Path(file).parent)] if is_package else None,
         )
 
@@ -176,10 +185,12 @@ class ImportedModules:
 
     Args:
         snapshot: what is imported.
+        codes: what its files were compiled to already, by their paths within the folder.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, codes: Mapping[str, CodeType] | None = None) -> None:
         self.snapshot = snapshot
+        self.codes = codes or {}
         self._covered: dict[str, ModuleType] = {}
 
     def load(self) -> ModuleType:

@@ -20,7 +20,7 @@ ROWS = [
     *("answers", "routing"),
     # From a folder to a feature that serves.
     *("snapshot", "inspection", "candidate", "ordering", "explanation", "loader"),
-    *("lifespan", "unmatched", "catalog"),
+    *("entry", "lifespan", "unmatched", "catalog"),
     # What operators ask, and the features of the core that answer.
     *("watchdog", "token_file", "management", "readiness", "system"),
     # The application, its connections, the process.

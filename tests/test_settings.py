@@ -70,6 +70,9 @@ def test_the_defaults_are_these(tmp_path):
         },
         "catalog": {
             "folders": [Path("features")],
+            "watch": True,
+            "settle_ms": 200,
+            "check_timeout_s": 10.0,
             "disabled": [],
             "required": [],
             "start_timeout_s": 10.0,

@@ -8,7 +8,8 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from petsage import Feature, FromApp, Problem, Routes
-from petsage.catalog import CATALOG, Catalog, Entry, State
+from petsage.catalog import CATALOG, Catalog
+from petsage.entry import Entry, State
 from petsage.errors import Severity
 from petsage.logs.levels import ROOT, LevelChanges, LoggerLevel, TooManyLoggersError
 from petsage.management import guarded

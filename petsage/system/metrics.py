@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 from aiohttp import hdrs, web
 
 from petsage import Feature, FromApp, Media, Request, Routes, StreamResponse
-from petsage.catalog import CATALOG, Catalog, State
+from petsage.catalog import CATALOG, Catalog
+from petsage.entry import State
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, Phase, ProcessState
 from petsage.logs.pipeline import installed_pipeline
 from petsage.logs.sinks import Account
