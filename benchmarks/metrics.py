@@ -16,7 +16,8 @@ from petsage.health import CHECKS, PROCESS_STATE
 from petsage.metrics import BUCKETS, REQUEST_DURATION, REQUESTS, RequestMetrics, active_name
 from petsage.readiness import READINESS
 from petsage.settings import Settings
-from petsage.system.metrics import Exposition, Sources
+from petsage.system.metrics import Exposition
+from petsage.system.samples import Sources
 from petsage.watchdog import WATCHDOG
 
 _CALLS = 200_000

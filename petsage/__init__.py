@@ -23,6 +23,7 @@ from aiohttp.web import AppKey, Request, StreamResponse
 
 from petsage.errors import Problem
 from petsage.feature import SETTINGS, Feature, Routes
+from petsage.generation import RETIRING
 from petsage.health import Check
 from petsage.logs.pipeline import prove
 from petsage.logs.receipts import Receipt, SinkReceipt
@@ -37,6 +38,7 @@ if _collects:
 del end_quietly, gc, is_command
 
 __all__ = [
+    "RETIRING",
     "SETTINGS",
     "AppKey",
     "Body",

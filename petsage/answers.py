@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.client_exceptions import ClientConnectionResetError
@@ -22,6 +24,10 @@ _log = logging.getLogger(__name__)
 
 _REQUEST_ID: Final = istr("X-Request-ID")
 _TRACEPARENT: Final = istr("traceparent")
+
+_UNSTORED: Final = "petsage_unstored"
+
+M = TypeVar("M", bound=Callable[..., Any])
 
 
 def begin(request: web.BaseRequest | RawRequestMessage) -> RequestContext:
@@ -95,7 +101,7 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
         problem = Problem(400, f"The body cannot be read: {type(error).__name__}")
     else:
         problem = Problem(500, "The server failed; its log tells more under this request id")
-        if isinstance(error, ClientConnectionResetError) and _is_gone(request):
+        if isinstance(error, ClientConnectionResetError) and _is_over(request, context.answer):
             _log.debug("The client of %s %s went away", request.method, context.route)
         else:
             _log.error(
@@ -110,6 +116,21 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
     return begun
 
 
+def leaves_unstored(middleware: M) -> M:
+    """Marks a middleware that lets no cache keep an answer, for answers that it does not see."""
+    setattr(middleware, _UNSTORED, True)
+    return middleware
+
+
+def is_unstored(run: Any) -> bool:
+    """Whether a composed handler has a middleware that `leaves_unstored`."""
+    while isinstance(run, partial):
+        if hasattr(run.func, _UNSTORED):
+            return True
+        run = run.keywords.get("handler")
+    return False
+
+
 def must_pass(error: BaseException) -> bool:
     """Whether an exception is the running task's own end, and no handler's failure."""
     if isinstance(error, asyncio.CancelledError):
@@ -119,8 +140,11 @@ def must_pass(error: BaseException) -> bool:
     return isinstance(error, GeneratorExit)
 
 
-def _is_gone(request: web.BaseRequest) -> bool:
-    return request.transport is None or request.transport.is_closing()
+def _is_over(request: web.BaseRequest, begun: object) -> bool:
+    """Whether nobody listens any more: the client has gone, or its WebSocket was closed."""
+    if request.transport is None or request.transport.is_closing():
+        return True
+    return isinstance(begun, web.WebSocketResponse) and begun.closed
 
 
 def _can_be_replaced(begun: web.StreamResponse, request: web.BaseRequest) -> bool:

@@ -1,12 +1,14 @@
 """Settings and a catalog make an aiohttp application."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from petsage.catalog import CATALOG, Catalog
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
+from petsage.making import Checker
 from petsage.management import GUARD, Guard, remove_token
 from petsage.metrics import REQUESTS, RequestMetrics
 from petsage.readiness import READINESS, Readiness
@@ -21,8 +23,12 @@ def create_app(
     values: Mapping[web.AppKey[Any], Any] | None = None,
     only: str | None = None,
     with_folders: bool = True,
+    checker: Checker | None = None,
+    read_settings: Callable[[], Settings] | None = None,
 ) -> web.Application:
     """The application; its features start and stop with it.
+
+    Longer than 40 lines, for all that can be said of it; each part is made of those before it.
 
     Args:
         settings: all of them.
@@ -30,10 +36,20 @@ def create_app(
         only: serves this feature and those that it needs, and no others; for tests.
         with_folders: whether the features in folders start with the application, too; where not,
             they do with `start_folders`.
+        checker: checks features before they are imported.
+        read_settings: reads the settings again, for what they say of features.
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
     app[REQUESTS] = requests = RequestMetrics()
-    catalog = Catalog(settings, system=SYSTEM_FEATURES, requests=requests, values=values, only=only)
+    catalog = Catalog(
+        settings,
+        system=SYSTEM_FEATURES,
+        requests=requests,
+        values=values,
+        only=only,
+        checker=checker,
+        read_settings=read_settings,
+    )
     app[CATALOG] = catalog
     app[PROCESS_STATE] = state = ProcessState()
     app[GUARD] = Guard(settings.management, state)
@@ -41,6 +57,7 @@ def create_app(
     required = settings.catalog.required if only is None else ()
     app[READINESS] = Readiness(app, state, catalog, checks, required=required, logs=settings.logs)
     app[WATCHDOG] = Watchdog(settings.server.stall_ms / 1000)
+    catalog.changed = partial(_forget_absent, app)
     app.router.register_resource(catalog.resource)
     features = _all_features if with_folders else _core_features
     app.cleanup_ctx.extend((_watch, features))
@@ -55,7 +72,7 @@ async def start_folders(app: web.Application) -> None:
     Raises:
         StartError: a required feature does not serve, or a folder cannot be read.
     """
-    await app[CATALOG].start_folders(app)
+    await app[CATALOG].start_folders()
 
 
 def become_ready(app: web.Application) -> None:
@@ -63,6 +80,12 @@ def become_ready(app: web.Application) -> None:
     state = app[PROCESS_STATE]
     if state.phase == "starting":
         state.phase = "ready"
+
+
+def _forget_absent(app: web.Application) -> None:
+    """Forgets what is known of features that are no longer there."""
+    app[CHECKS].keep(app[READINESS].names())
+    app[WATCHDOG].keep({entry.name for entry in app[CATALOG].entries()})
 
 
 async def _watch(app: web.Application) -> AsyncIterator[None]:

@@ -8,7 +8,7 @@ from types import CodeType
 
 from pydantic import BaseModel
 
-from petsage.errors import Finding, Severity
+from petsage.errors import Finding, Severity, printable
 from petsage.feature import CompiledRoute, Feature, Place
 from petsage.inspection import Inspection
 from petsage.signature import Flaw
@@ -31,8 +31,11 @@ class Candidate:
         inspection: what its sources show, None before they were looked at.
         codes: the compiled code of its files, where a check has it, by their paths within the
             folder.
+        needed: what it needs, as a check found out.
         load_ms: how long it took to check and import, in milliseconds.
         modules: its modules, to be put back when it is no longer served.
+        is_checked: whether it was imported elsewhere, and changed nothing of the process.
+        is_inspected: whether what the inspection found is among the findings.
     """
 
     name: str
@@ -45,12 +48,23 @@ class Candidate:
     snapshot: Snapshot | None = None
     inspection: Inspection | None = None
     codes: dict[str, CodeType] = field(default_factory=dict)
+    needed: tuple[str, ...] = ()
     load_ms: float = 0.0
     modules: ImportedModules | None = None
+    is_checked: bool = False
+    is_inspected: bool = False
 
     def __post_init__(self) -> None:
         # Now: a feature may change the working directory while it is imported.
         self._root = self.folder.absolute() if self.folder is not None else None
+
+    def again(self) -> "Candidate":
+        """The same folder as it was read, to be loaded once more from the same bytes."""
+        fresh = Candidate(self.name, self.folder, snapshot=self.snapshot)
+        fresh.inspection, fresh.codes = self.inspection, self.codes
+        for place, flaw, level in self.snapshot.flaws if self.snapshot is not None else ():
+            fresh.add(place, flaw, level=level)
+        return fresh
 
     @property
     def errors(self) -> list[Finding]:
@@ -68,12 +82,18 @@ class Candidate:
         """The other features that it imports, each with the first place."""
         return self.inspection.imports if self.inspection is not None else {}
 
+    @property
+    def rests_on(self) -> frozenset[str]:
+        """The features that it needs or imports, as far as that is known."""
+        return frozenset((*self.needs, *self.needed, *self.imports))
+
     def add(self, place: Place | None, flaw: Flaw, *, level: Severity = "error") -> None:
         """Adds a finding; one without a place is about the `Feature(...)` of `__init__.py`."""
         if place is None or place.file == "?":
             place = self.argument_place()
-        file = self.shown(place.file)
-        self.findings.append(Finding(flaw.id, level, file, place.line, flaw.problem, flaw.fix))
+        file, problem = printable(self.shown(place.file)), printable(flaw.problem)
+        finding = Finding(flaw.id, level, file, place.line, problem, printable(flaw.fix))
+        self.findings.append(finding)
 
     def add_to_folder(self, flaw: Flaw, file: Path | None = None) -> None:
         """Adds an error about the folder, or about a file of it, as a whole."""

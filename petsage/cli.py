@@ -1,7 +1,4 @@
-"""The command line: `petsage serve · check · features · openapi · logs · loggers`.
-
-Longer than 300 lines: one function a command, most of it the options and what help says of them.
-"""
+"""The command line: `petsage serve · check · features · openapi · logs · loggers`."""
 
 import contextlib
 import dataclasses
@@ -15,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from petsage.errors import PetSageError, StartError
+from petsage.errors import Finding, PetSageError, StartError, printable
+from petsage.features_command import app as features
 from petsage.logger_command import loggers
 from petsage.settings import load_settings
 from petsage.signals import INTERRUPTED, end_as_usual, is_command
@@ -25,7 +23,6 @@ from petsage.terminal import (
     is_of_output,
     open_what_is_closed,
     output_error,
-    plain,
     print_error,
     print_finding,
 )
@@ -75,7 +72,11 @@ def serve(
         "server": {key: value for key, value in server.items() if value is not None},
         "catalog": {"folders": folders} if folders else {},
     }
-    run_server(load_settings(flags), announce=_announce if sys.stderr.isatty() else None)
+    run_server(
+        load_settings(flags),
+        announce=_announce if sys.stderr.isatty() else None,
+        read_settings=lambda: load_settings(flags),
+    )
 
 
 @app.command()
@@ -102,7 +103,7 @@ def check(
     if as_json:
         summary = {
             "features": [_checked(candidate) for candidate in candidates],
-            "settings": [dataclasses.asdict(finding) for finding in unmatched],
+            "settings": [_told(finding) for finding in unmatched],
             "errors": errors,
             "warnings": len(findings) - errors,
         }
@@ -118,45 +119,6 @@ def check(
         )
     if errors:
         raise typer.Exit(1)
-
-
-@app.command()
-def features(folders: Folders = None, *, as_json: AsJson = False) -> None:
-    """Shows every feature: what it is called, whether it can be served, its routes, and why not."""
-    from petsage.entry import entry_of
-    from petsage.loader import find_folders
-    from petsage.survey import survey
-
-    settings = load_settings({"catalog": {"folders": folders} if folders else {}})
-    entries = [entry_of(candidate) for candidate in survey(settings, None)]
-    rows = [
-        (
-            entry.name,
-            entry.version or "",
-            "failed" if entry.state == "failed" else "ready",
-            ", ".join(entry.routes),
-            entry.why,
-        )
-        for entry in entries
-    ]
-    names = {path.name for path in find_folders(settings.catalog.folders)}
-    rows += [
-        (name, "", "disabled", "", "[catalog].disabled")
-        for name in settings.catalog.disabled
-        if name in names
-    ]
-    columns = ("name", "version", "state", "routes", "why")
-    if as_json:
-        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, pad_edge=False)
-    colours = {"ready": "green", "failed": "red", "disabled": "yellow"}
-    for name, version, state, routes, why in rows:
-        table.add_row(name, version, f"[{colours[state]}]{state}[/]", plain(routes), plain(why))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @app.command()
@@ -216,6 +178,7 @@ def logs(
             raise typer.Exit(SearchError.exit_code) from None
 
 
+app.add_typer(features, name="features")
 app.command()(loggers)
 
 
@@ -249,8 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _announce(address: str, entries: "list[Entry]") -> None:
     """One line for the person at the terminal; the log has all of it, too."""
+    from petsage.entry import ASIDE
+
     serving = [each.name for each in entries if each.state == "serving" and not each.system]
-    failed = [each.name for each in entries if each.state == "failed"]
+    failed = [each.name for each in entries if each.state in ASIDE]
     aside = f"; set aside: {', '.join(failed)} (`petsage check` says why)" if failed else ""
     typer.echo(f"PetSage serves {', '.join(serving) or 'no feature'} on {address}{aside}", err=True)
 
@@ -258,9 +223,16 @@ def _announce(address: str, entries: "list[Entry]") -> None:
 def _checked(candidate: "Candidate") -> dict[str, Any]:
     """What `petsage check --json` says of one feature."""
     return {
-        "name": candidate.name,
+        "name": printable(candidate.name),
         "ok": not candidate.errors,
-        "findings": [dataclasses.asdict(finding) for finding in candidate.findings],
+        "findings": [_told(finding) for finding in candidate.findings],
+    }
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    told = dataclasses.asdict(finding)
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in told.items()
     }
 
 

@@ -42,6 +42,17 @@ def import_client_for(modules: Iterable[object]) -> None:
         dir(root)
 
 
+def is_postponed() -> bool:
+    """Whether it may still have to be imported."""
+    return isinstance(sys.modules.get(_ROOT), _Postponed)
+
+
+def import_client() -> None:
+    """Imports it now, if it was postponed."""
+    if is_postponed():
+        dir(sys.modules[_ROOT])
+
+
 class _Postponed(ModuleType):
     """A package whose own `__init__` runs at the first use of what is no module of it."""
 

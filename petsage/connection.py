@@ -8,8 +8,6 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -75,22 +73,6 @@ class Connection(DirectHandler):
         pay nothing for it. The names are private to aiohttp; test_stop.py holds us to them.
         """
         self._is_last = True
-        make = self._request_factory
-        if make is None:
-            return
-
-        def make_last(
-            message: RawRequestMessage,
-            payload: StreamReader,
-            protocol: RequestHandler,
-            writer: AbstractStreamWriter,
-            task: asyncio.Task[None],
-        ) -> web.BaseRequest:
-            if not self._messages:
-                message = message._replace(should_close=True)
-            return make(message, payload, protocol, writer, task)
-
-        self._request_factory = make_last
         current = self._current_request
         if current is not None and not self._messages:
             current._message = current._message._replace(should_close=True)

@@ -27,9 +27,9 @@ class TraceContext(NamedTuple):
     flags: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RequestContext:
-    """The request in hand.
+    """The request in hand; equal to itself alone.
 
     Attributes:
         request_id: the client's `X-Request-ID` where it is well-formed, else 32 hex digits.

@@ -8,16 +8,18 @@ Whatever else comes goes aiohttp's way, and so does whatever goes wrong here.
 
 import asyncio
 import logging
+from contextvars import Context
 from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import _ErrInfo
 from multidict import istr
 
 from petsage.answers import begin, must_pass, respond_to
 from petsage.context import RequestContext
+from petsage.holding import CUT, HoldingHandler, Unmade
 from petsage.logs.access import AccessLogger
 from petsage.metrics import REQUESTS
 from petsage.response import JsonResponse
@@ -28,7 +30,7 @@ _EXPECT: Final = istr(hdrs.EXPECT)
 _log = logging.getLogger(__name__)
 
 
-class DirectHandler(RequestHandler):
+class DirectHandler(HoldingHandler):
     """aiohttp's handler of one connection, with a short way for what needs no request.
 
     aiohttp's own loop, `start`, waits on a future for requests. While a request is answered here,
@@ -41,20 +43,18 @@ class DirectHandler(RequestHandler):
             go past it.
     """
 
-    __slots__ = ("_access", "_app", "_direct", "_is_last", "_remote", "_requests", "_resource")
+    __slots__ = ("_access", "_direct", "_remote", "_requests", "_resource")
 
     def __init__(
         self, *args: Any, app: web.Application, resource: TableResource | None, **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self._app = app
+        super().__init__(*args, app=app, **kwargs)
         self._resource = resource
         self._requests = app[REQUESTS]
         self._remote: str | None = None
         assert isinstance(self.access_logger, AccessLogger)  # noqa: S101 - for mypy: `Runner` gives it
         self._access: AccessLogger = self.access_logger
         self._direct: asyncio.Task[None] | None = None
-        self._is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins, and notes who is there: a transport that is closed does not say."""
@@ -113,12 +113,19 @@ class DirectHandler(RequestHandler):
     ) -> None:
         goes_on = False
         try:
-            goes_on = await self._answer(message, mounted)
+            if mounted.generation.is_retired:
+                goes_on = await self._answer_anew(message)
+            else:
+                goes_on = await self._answer(message, mounted)
+        except asyncio.CancelledError:
+            self._status = CUT
+            raise
         except ConnectionError:
             _log.debug("The client of %s %s went away", message.method, mounted.template)
         except Exception as error:  # noqa: BLE001 - logged, as aiohttp's loop does
             self.log_exception("Unhandled exception", exc_info=error)
         finally:
+            self._let_go()
             self._direct = None
             self._request_in_progress = False
             self._waiter = waiter
@@ -134,14 +141,26 @@ class DirectHandler(RequestHandler):
         close_time = self._loop.time() + self._keepalive_timeout
         self._next_keepalive_close_time = close_time
         if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+            # Not in this request's context, which it would keep.
+            self._keepalive_handle = self._loop.call_at(
+                close_time, self._process_keepalive, context=Context()
+            )
         if self._messages and not waiter.done():
             waiter.set_result(None)
+
+    async def _answer_anew(self, message: RawRequestMessage) -> bool:
+        """Answers one request whose route has gone before it began; whether it goes on."""
+        writer = StreamWriter(self, self._loop)
+        unmade = Unmade(message, EMPTY_PAYLOAD, self, writer, self._direct)
+        handler: Any = self._app._handle
+        outcome, was_cut = await self._handle_request(unmade, self._loop.time(), handler)
+        return not was_cut and outcome.keep_alive
 
     async def _answer(self, message: RawRequestMessage, mounted: Mounted) -> bool:
         """Answers one request; whether the connection goes on."""
         context = begin(message)
         context.feature, context.route = mounted.feature, mounted.template
+        self.hold(mounted.generation, context, self._direct)
         endpoint = mounted.compiled.endpoint
         active = self._requests.active
         active[hdrs.METH_GET] += 1
@@ -183,10 +202,8 @@ class DirectHandler(RequestHandler):
         outcome: web.StreamResponse | BaseException,
     ) -> bool:
         """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
-        # The connection has forgotten how requests are made when its client has gone.
-        make: Any = self._request_factory or self._app._make_request
         writer = StreamWriter(self, self._loop)
-        request: web.Request = make(message, EMPTY_PAYLOAD, self, writer, asyncio.current_task())
+        request = self._make(message, EMPTY_PAYLOAD, writer, self._direct)
         match = RequestMatch({}, mounted.compiled.run, mounted)
         match.add_app(self._app)
         match.freeze()
@@ -200,15 +217,15 @@ class DirectHandler(RequestHandler):
         self, message: RawRequestMessage, context: RequestContext, status: int, size: int
     ) -> None:
         """Counts a request, and writes its access line."""
+        self._status = status
         self._access.note(
             context, message.method, message.path, status, size, self._remote, message.headers
         )
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends what waits for the client; what runs for it ends where that is wished."""
-        cancels = self._manager is not None and self._manager.handler_cancellation
         super().connection_lost(exc)
-        if cancels and self._direct is not None:
+        if self._was_left and self._direct is not None:
             self._direct.cancel()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from petsage.candidate import Candidate
 from petsage.errors import Finding
 
 State = Literal["serving", "starting", "draining", "waiting", "failed", "disabled"]
+
+ASIDE: Final[frozenset[State]] = frozenset(("failed", "waiting"))
+"""The states of features that are wanted and do not serve."""
 
 Step = Literal["added", "changed", "restarted", "removed", "refused", "failed", "waiting"]
 

@@ -53,6 +53,14 @@ class StartError(PetSageError):
     """The process cannot start: a port that is taken, a required feature that failed."""
 
 
+def printable(text: str) -> str:
+    r"""The text, its lone surrogates as escapes (`\udcff`); a name of a file may be no UTF-8.
+
+    The same as in the log and in metrics.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def nearest(name: str, right: Iterable[str]) -> str | None:
     """The right name that `name` was most likely meant to be, None where none is near."""
     matches = difflib.get_close_matches(name, list(right), n=1, cutoff=0.6)
@@ -219,10 +227,17 @@ FINDINGS: Final[Mapping[str, str]] = {
     "no-init": "The folder has no `__init__.py`",
     "duplicate-feature": "Another folder of features has one of this name",
     "unreadable": "A file of the feature cannot be read",
+    "outside-link": "A link leads out of the folders of features",
+    "too-large": "The folder holds more than a feature may",
+    "unsafe-permissions": "A file or folder is everyone's to write, or a stranger's",
+    "group-writable": "A file or folder is a group's to write",
     "syntax-error": "A file is not Python",
     "late-import": "A module of a feature is imported inside a function",
     "missing-package": "A package that is imported is not installed",
     "import-failed": "The import raised",
+    "import-side-effect": "The import changed something of the process",
+    "check-timeout": "The check did not end in time",
+    "check-crashed": "The check ended the process that it runs in",
     "no-feature": "`__init__.py` has no `feature`, or it is no `Feature`",
     "bad-feature": "An argument of `Feature(...)` is not what it has to be",
     "bad-settings": "The settings model, or what the settings say, is wrong",

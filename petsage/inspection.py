@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
 from petsage.errors import Severity
@@ -61,13 +62,24 @@ def _better(name: str) -> str:
     return plain or "my_feature"
 
 
-def inspect_sources(snapshot: Snapshot) -> Inspection:
-    """All that can be seen in a feature's sources."""
+def inspect_sources(snapshot: Snapshot, codes: dict[str, CodeType] | None = None) -> Inspection:
+    """All that can be seen in a feature's sources.
+
+    Args:
+        snapshot: where they are.
+        codes: is given what each file was compiled to, tests left out, by its path in the folder.
+    """
     found = Inspection()
     for within, source in snapshot.sources.items():
         file = str(snapshot.folder / within)
-        tree = _parse(found, file, source, "warning" if is_test(within) else "error")
-        if tree is None or is_test(within):
+        code = _compile(found, file, source, "warning" if is_test(within) else "error")
+        if code is None or is_test(within):
+            continue
+        if codes is not None:
+            codes[within] = code
+        try:
+            tree = ast.parse(source, file)
+        except RecursionError:  # nested too deeply to be looked into, and Python all the same
             continue
         _read_imports(found, snapshot, within, tree)
         if within == "__init__.py":
@@ -75,20 +87,16 @@ def inspect_sources(snapshot: Snapshot) -> Inspection:
     return found
 
 
-def _parse(found: Inspection, file: str, source: bytes, level: Severity) -> ast.Module | None:
+def _compile(found: Inspection, file: str, source: bytes, level: Severity) -> CodeType | None:
     try:
         # The parser alone lets pass what the compiler refuses: `return` outside of a function.
-        compile(source, file, "exec", dont_inherit=True)
+        return compile(source, file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         name = Path(file).name
         flaw = Flaw("syntax-error", f"{name} is not Python: {reason}", f"mend line {line}")
         found.flaws.append((Place(file, line), flaw, level))
-        return None
-    try:
-        return ast.parse(source, file)
-    except RecursionError:  # nested more deeply than can be looked into, and Python all the same
         return None
 
 

@@ -2,15 +2,18 @@
 
 Whatever is wrong with a feature becomes findings; nothing that a feature does while it is
 imported escapes from here, `sys.exit()` included.
+
+Longer than 300 lines: each step from a folder to a feature, from looking for it to filling its
+settings, adds to the same candidate, and they are read in the order in which they are taken.
 """
 
-import logging
-import re
+import errno
+import os
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,15 +21,12 @@ from petsage.candidate import Candidate
 from petsage.errors import StartError
 from petsage.explanation import import_flaw, said, settings_flaw
 from petsage.feature import Feature, compile_feature
-from petsage.inspection import inspect_sources, name_flaw
-from petsage.logs.pipeline import reclaim_logging
+from petsage.inspection import Inspection, inspect_sources, name_flaw
+from petsage.listing import is_folder, is_ignored
 from petsage.ordering import failed_need, put_in_order, sort_by_needs, unknown_need
+from petsage.side_effects import ProcessState
 from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, ImportedModules, Snapshot, take_snapshot
-
-_log = logging.getLogger(__name__)
-
-_IGNORED: Final = re.compile(r"[._].*", re.DOTALL)
 
 
 def load_core(system: Mapping[str, Feature]) -> list[Candidate]:
@@ -44,6 +44,8 @@ def load_features(
     disabled: Iterable[str] = (),
     core: Sequence[Candidate] = (),
     only: str | None = None,
+    strict: bool = False,
+    check: Callable[[Mapping[str, Candidate], Sequence[str]], None] | None = None,
 ) -> list[Candidate]:
     """Every feature found, checked, imported and put in the order of their needs.
 
@@ -53,6 +55,9 @@ def load_features(
         disabled: features that are left out; what needs one is told so.
         core: what `load_core` made of the core's own features; they come first.
         only: loads this feature and those that it needs, and no others.
+        strict: as in `load_candidates`.
+        check: is given what was found, and the names of what is wanted of it, before any of it
+            is run; it may add findings, and what the sources show.
 
     Returns:
         All of them, also those with errors; each stands behind what it needs.
@@ -61,19 +66,53 @@ def load_features(
         StartError: one of the folders cannot be read.
     """
     left_out = frozenset(disabled)
+    found, others = find_features(folders, disabled=left_out, only=only)
+    names = list(found) if only is None else [only]
+    if check is not None:
+        check(found, names)
+    loaded = load_candidates(
+        found, names, settings=settings, disabled=left_out, strict=strict, within=folders
+    )
+    return [*put_in_order([*core, *loaded], disabled=left_out), *others]
+
+
+def find_features(
+    folders: Sequence[Path],
+    *,
+    disabled: Collection[str] = (),
+    names: Collection[str] | None = None,
+    only: str | None = None,
+) -> tuple[dict[str, Candidate], list[Candidate]]:
+    """A candidate for each feature's folder, by name, read unless `only` one is wanted.
+
+    Args:
+        folders: the folders whose packages are features.
+        disabled: features that are left out.
+        names: looks for these alone.
+        only: reads nothing yet, and says nothing of others that are there twice.
+
+    Returns:
+        The candidates, and those that have the name of one in an earlier folder, with a finding.
+
+    Raises:
+        StartError: one of the folders cannot be read.
+    """
     found: dict[str, Candidate] = {}
     others = []
-    for path in find_folders(folders):
-        if path.name in left_out:
+    for path in find_folders(folders, names):
+        if path.name in disabled:
             continue
         candidate = Candidate(path.name, path)
         first = found.setdefault(path.name, candidate)
-        if first.folder is not path and first.folder is not None and only in {None, path.name}:
-            candidate.add_to_folder(_duplicate(path.name, first.folder.parent))
-            others.append(candidate)
-    names = list(found) if only is None else [only]
-    loaded = load_candidates(found, names, settings=settings, disabled=left_out)
-    return [*put_in_order([*core, *loaded], disabled=left_out), *others]
+        if first is not candidate:
+            if first.folder is not None and only in {None, path.name}:
+                candidate.add_to_folder(_duplicate(path.name, first.folder.parent))
+                others.append(candidate)
+        elif only is None:
+            started = time.perf_counter()
+            read_folder(candidate, folders)
+            candidate.load_ms = (time.perf_counter() - started) * 1000
+    return found, others
 
 
 def load_candidates(
@@ -83,7 +122,10 @@ def load_candidates(
     settings: Mapping[str, Mapping[str, Any]],
     disabled: Collection[str] = (),
     standing: Mapping[str, Candidate] | None = None,
+    aside: Container[str] = (),
     begins: Callable[[str], None] | None = None,
+    strict: bool = False,
+    within: Sequence[Path] = (),
 ) -> list[Candidate]:
     """Imports features and those that they import or need, each behind those that it imports.
 
@@ -93,12 +135,18 @@ def load_candidates(
         settings: each feature's own settings, by its name.
         disabled: features that are left out, to tell those that need one.
         standing: features that are imported already, by name; they stay as they are.
+        aside: features that are there, and do not serve.
         begins: is told each name just before the feature is imported.
+        strict: whether an import that changes something of the process is an error, and not only
+            a warning; for a process that does nothing else meanwhile.
+        within: the folders of features, inside of which links are followed.
 
     Returns:
         Those of `found` that were wanted, also with errors; needs and clashes are not looked at.
     """
-    loading = _Loading(found, settings, disabled, standing or {}, begins)
+    loading = _Loading(
+        found, settings, disabled, standing or {}, begins, aside=aside, strict=strict, within=within
+    )
     loading.load(names)
     return loading.loaded
 
@@ -112,34 +160,58 @@ def unload(candidates: Iterable[Candidate]) -> None:
             candidate.modules = None
 
 
-def find_folders(folders: Iterable[Path]) -> Iterator[Path]:
+def find_folders(folders: Iterable[Path], names: Collection[str] | None = None) -> Iterator[Path]:
     """The folders that mean to be features: neither hidden nor without any source.
 
-    A folder that is named twice counts once.
+    One that cannot be looked at counts: what is wrong with it is said where it is read.
+
+    Args:
+        folders: where they are; one that is named twice counts once.
+        names: looks for these alone.
 
     Raises:
         StartError: one of `folders` cannot be read.
     """
     seen = set()
     for folder in folders:
-        if not folder.is_dir() or folder.resolve() in seen:
-            continue
-        seen.add(folder.resolve())
         try:
-            paths = sorted(folder.iterdir())
+            paths = sorted(folder.iterdir()) if is_folder(folder) else []
+            real = folder.resolve()
         except OSError as error:
             raise StartError(
                 f"the folder of features {folder} cannot be read: {error.strerror}",
                 fix="make it readable to the server, or take it out of [catalog].folders",
             ) from None
+        if real in seen:
+            continue
+        seen.add(real)
         for path in paths:
-            if path.is_dir() and not _IGNORED.fullmatch(path.name) and _has_source(path):
+            if is_ignored(path.name) or (names is not None and path.name not in names):
+                continue
+            try:
+                is_meant = is_folder(path) and _has_source(path)
+            except OSError:
+                is_meant = True  # nobody knows; `read_folder` says what is wrong with it
+            if is_meant:
                 yield path
 
 
 def _has_source(path: Path) -> bool:
-    """Whether a folder holds any Python; git leaves empty ones behind."""
-    return any("__pycache__" not in file.parts for file in path.rglob("*.py"))
+    """Whether a folder holds any Python; git leaves empty ones behind.
+
+    Raises:
+        OSError: a folder in it cannot be read, and none that can be has any.
+    """
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # gone meanwhile
+            raise error
+
+    for _, folders, files in os.walk(path, onerror=fail):
+        if any(file.endswith(".py") for file in files):
+            return True
+        folders[:] = [folder for folder in folders if folder != "__pycache__"]
+    return False
 
 
 def _duplicate(name: str, folder: Path) -> Flaw:
@@ -163,12 +235,19 @@ class _Loading:
         disabled: Collection[str],
         standing: Mapping[str, Candidate],
         begins: Callable[[str], None] | None,
+        *,
+        aside: Container[str],
+        strict: bool,
+        within: Sequence[Path],
     ) -> None:
         self._found = found
         self._settings = settings
         self._disabled = disabled
         self._known: Mapping[str, Candidate] = {**standing, **found}
         self._begins = begins
+        self._aside = aside
+        self._strict = strict
+        self._within = within
         self.loaded: list[Candidate] = []
 
     def load(self, names: Sequence[str]) -> None:
@@ -196,7 +275,7 @@ class _Loading:
             batch.append(name)
             candidate = self._found[name]
             started = time.perf_counter()
-            read_folder(candidate)
+            read_folder(candidate, self._within)
             inspect_candidate(candidate)
             candidate.load_ms += (time.perf_counter() - started) * 1000
             waiting += self._imports(candidate)
@@ -209,7 +288,8 @@ class _Loading:
         for name, place in candidate.imports.items():
             if name not in self._known:
                 others = self._known.keys() - {candidate.name}
-                candidate.add(place, unknown_need(name, others, self._disabled))
+                flaw = unknown_need(name, others, self._disabled)
+                candidate.add(place, failed_need(name) if name in self._aside else flaw)
             elif self._known[name].errors and not candidate.errors:
                 candidate.add(place, failed_need(name))
         if candidate.errors or candidate.snapshot is None:
@@ -217,23 +297,29 @@ class _Loading:
         if self._begins is not None:
             self._begins(candidate.name)
         started = time.perf_counter()
+        # What a check has let pass changes nothing, and what differs is the doing of others.
+        looks = self._strict or not candidate.is_checked
+        state = ProcessState(strict=self._strict) if looks else None
         module = _import_module(candidate, candidate.snapshot, self._known)
-        if reclaim_logging():
-            _log.warning(
-                "Feature %s set up logging when it was imported; it was given back to PetSage",
-                candidate.name,
-            )
         if not candidate.errors:
             _read_feature(candidate, module)
         if candidate.feature is not None:
             _find_undeclared_needs(candidate)
             _compile(candidate, candidate.feature)
             _fill_settings(candidate, self._settings.get(candidate.name, {}))
+        for changed, flaw in state.undo(candidate.snapshot) if state is not None else ():
+            candidate.add(changed, flaw, level="error" if self._strict else "warning")
         candidate.load_ms += (time.perf_counter() - started) * 1000
 
 
-def read_folder(candidate: Candidate) -> None:
-    """Takes a folder's snapshot, unless it has been taken; nothing is run."""
+def read_folder(candidate: Candidate, within: Sequence[Path] = ()) -> None:
+    """Takes a folder's snapshot, unless it has been taken; nothing is run.
+
+    Args:
+        candidate: gets the snapshot, or what is wrong with the folder.
+        within: the folders of features, inside of which links are followed; the folder that holds
+            the candidate's where there are none.
+    """
     folder = candidate.folder
     if folder is None or candidate.snapshot is not None or candidate.errors:
         return
@@ -242,26 +328,38 @@ def read_folder(candidate: Candidate) -> None:
         candidate.add_to_folder(flaw)
         return
     try:
-        candidate.snapshot = take_snapshot(candidate.name, folder)
+        candidate.snapshot = take_snapshot(candidate.name, folder, within)
     except OSError as error:
         file = Path(error.filename or folder)
         problem = f"{file.name} cannot be read: {error.strerror}"
-        flaw = Flaw("unreadable", problem, "make it readable to the server")
-        candidate.add_to_folder(flaw, file)
+        fix = "make it readable to the server"
+        if error.errno == errno.EBUSY:
+            fix = "let what writes it come to its end, or write it outside of the feature's folder"
+        candidate.add_to_folder(Flaw("unreadable", problem, fix), file)
+        return
+    for place, flaw, level in candidate.snapshot.flaws:
+        candidate.add(place, flaw, level=level)
 
 
 def inspect_candidate(candidate: Candidate) -> None:
-    """Looks at a snapshot's sources, unless that was done; nothing is run."""
+    """Looks at a snapshot's sources, unless that was done or it was refused; nothing is run."""
     snapshot = candidate.snapshot
-    if snapshot is None or candidate.inspection is not None:
+    if snapshot is None or candidate.is_inspected or candidate.errors:
         return
+    candidate.is_inspected = True
     if "__init__.py" not in snapshot.sources:
         problem = f"the folder {snapshot.folder.name} has no `__init__.py`"
         fix = "add one that ends with `feature = Feature(routes)`"
         candidate.add_to_folder(Flaw("no-init", problem, fix))
         return
-    candidate.inspection = inspect_sources(snapshot)
-    for place, flaw, level in candidate.inspection.flaws:
+    use_inspection(candidate, candidate.inspection or inspect_sources(snapshot, candidate.codes))
+
+
+def use_inspection(candidate: Candidate, inspection: Inspection) -> None:
+    """Gives a candidate what its sources show, with the findings of it."""
+    candidate.is_inspected = True
+    candidate.inspection = inspection
+    for place, flaw, level in inspection.flaws:
         candidate.add(place, flaw, level=level)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from yarl import URL
 
+from petsage.answers import leaves_unstored
 from petsage.errors import NOTHING_HERE, Problem
 from petsage.health import ProcessState
 from petsage.settings import ManagementSettings
@@ -140,6 +141,7 @@ GUARD: Final = web.AppKey("guard", Guard)
 """The guard in the root application."""
 
 
+@leaves_unstored
 @web.middleware
 async def unstored(request: web.Request, handler: Any) -> web.StreamResponse:
     """Lets no cache keep an answer, nor a refusal."""
@@ -152,6 +154,7 @@ async def unstored(request: web.Request, handler: Any) -> web.StreamResponse:
     return answer
 
 
+@leaves_unstored
 @web.middleware
 async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
     """Lets operators in, before anything of the request but its head is looked at.

@@ -5,7 +5,7 @@ makes text of them when somebody asks.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -79,6 +79,45 @@ FEATURE_STATE: Final = Metric(
     "1 for the state that a feature is in, 0 for the others.",
     ("feature", "state"),
 )
+FEATURE_GENERATION: Final = Metric(
+    "petsage_feature_generation",
+    "gauge",
+    "The number of the change that made current what a feature serves.",
+    ("feature",),
+)
+FEATURE_LOAD: Final = Metric(
+    "petsage_feature_load_seconds",
+    "gauge",
+    "How long it took to read, check, import and start a feature.",
+    ("feature",),
+)
+FEATURE_IN_FLIGHT: Final = Metric(
+    "petsage_feature_requests_in_flight",
+    "gauge",
+    "Requests that a feature's present generation has in hand.",
+    ("feature",),
+)
+FEATURE_REFUSED: Final = Metric(
+    "petsage_feature_refused",
+    "gauge",
+    "1 while a feature's folder holds what was refused, and what served before goes on.",
+    ("feature",),
+)
+CHANGES: Final = Metric(
+    "petsage_changes", "counter", "Features found different, by what came of it.", ("outcome",)
+)
+CHANGE_SECONDS: Final = Metric(
+    "petsage_change_seconds", "counter", "How long taking up what differs took together."
+)
+GENERATION: Final = Metric(
+    "petsage_generation", "gauge", "How many changes were made current, the start among them."
+)
+DRAINING: Final = Metric(
+    "petsage_generations_draining", "gauge", "Former generations that have not ended."
+)
+LEAKED: Final = Metric(
+    "petsage_generations_leaked", "gauge", "Former generations that ended and stay in memory."
+)
 CHECK_STATE: Final = Metric(
     "petsage_check_state",
     "gauge",
@@ -126,7 +165,9 @@ METRICS: Final[Mapping[str, Metric]] = {
     metric.name: metric
     for metric in (
         *(REQUEST_DURATION, ACTIVE_REQUESTS, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
-        *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, CHECK_STATE, CHECK_AGE, LOOP_LAG),
+        *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, FEATURE_GENERATION, FEATURE_LOAD),
+        *(FEATURE_IN_FLIGHT, FEATURE_REFUSED, CHANGES, CHANGE_SECONDS, GENERATION),
+        *(DRAINING, LEAKED, CHECK_STATE, CHECK_AGE, LOOP_LAG),
         *(LOOP_LAG_MAX, LOOP_STALLS, LOOP_STALLED, WATCHDOG_FAILURES, PHASE, BUILD),
     )
 }
@@ -210,6 +251,19 @@ class RequestMetrics:
         """All requests so far; call it on the event loop, and it is one moment's."""
         for (method, route, status), cell in self._series.items():
             yield Observed(method, route, status, tuple(cell[:-1]), cell[-1])
+
+    def forget(self, routes: Collection[str]) -> None:
+        """Drops the requests of routes that are no more.
+
+        A request that ends later brings its series back: call it when none is in hand.
+
+        Args:
+            routes: their templates.
+        """
+        for key in [key for key in self._series if key[1] in routes]:
+            del self._series[key]
+        for found in [found for found in self._cells if found[1] in routes]:
+            del self._cells[found]
 
     def _cell(self, method: str, route: str | None, status: int) -> list[float]:
         """The numbers of a method, route and status that are new, or never looked up directly."""

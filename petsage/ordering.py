@@ -9,26 +9,48 @@ from petsage.feature import CompiledRoute
 from petsage.signature import Flaw
 
 
-def put_in_order(candidates: Iterable[Candidate], *, disabled: Collection[str]) -> list[Candidate]:
+def put_in_order(
+    candidates: Iterable[Candidate],
+    *,
+    disabled: Collection[str],
+    beside: Iterable[Candidate] = (),
+    aside: Container[str] = (),
+    first: Container[str] = (),
+) -> list[Candidate]:
     """Each behind what it needs; what is wrong between them is added to their findings.
 
     Args:
         candidates: all that were loaded, each name once.
         disabled: features that are left out, to tell those that need one.
+        beside: others that serve already, and stay as they are; they need none of `candidates`.
+        aside: features that are there, and do not serve.
+        first: those whose routes were there first.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
+    serving = {candidate.name: candidate for candidate in beside}
+    known = by_name.keys() | serving.keys()
     for candidate in by_name.values():
         for name in candidate.needs:
-            if name not in by_name:
-                flaw = unknown_need(name, by_name.keys() - {candidate.name}, disabled)
+            if name not in known:
+                flaw = unknown_need(name, known - {candidate.name}, disabled)
+                if name in aside:
+                    flaw = failed_need(name)
                 candidate.add(candidate.argument_place("needs"), flaw)
     needs = {name: {*candidate.needs} & {*by_name} for name, candidate in by_name.items()}
     ordered = [by_name[name] for name in sort_by_needs(by_name, needs)]
-    standing: set[str] = set()
-    taken: dict[_RouteKey, tuple[Candidate, CompiledRoute]] = {}
+    standing = set(serving)
+    taken = {
+        _key(compiled): (candidate, compiled)
+        for candidate in serving.values()
+        for compiled in candidate.routes
+    }
+    for candidate in ordered:
+        if candidate.name in first:
+            _find_clashes(candidate, taken)
     for candidate in ordered:
         find_failed_need(candidate, standing)
-        _find_clashes(candidate, taken)
+        if candidate.name not in first:
+            _find_clashes(candidate, taken)
         if not candidate.errors:
             standing.add(candidate.name)
     return ordered
@@ -68,7 +90,9 @@ def sort_by_needs(by_name: Mapping[str, Candidate], needs: Mapping[str, set[str]
             return list(graphlib.TopologicalSorter(left).static_order())
         except graphlib.CycleError as error:
             # graphlib lists a circle against the direction of the needs.
-            circle = list(reversed(error.args[1]))
+            circle = list(reversed(error.args[1][1:]))
+            start = circle.index(min(circle))  # the same words for it each time
+            circle = [*circle[start:], *circle[:start], circle[start]]
             for name in set(circle):
                 left[name] = set()
                 by_name[name].add(
@@ -84,6 +108,12 @@ def sort_by_needs(by_name: Mapping[str, Candidate], needs: Mapping[str, set[str]
 _RouteKey = tuple[str, tuple[str | None, ...], bool]
 
 
+def _key(compiled: CompiledRoute) -> _RouteKey:
+    """What no two routes may have in common."""
+    path = compiled.path
+    return compiled.route.method, path.segments, path.tail
+
+
 def _find_clashes(
     candidate: Candidate, taken: dict[_RouteKey, tuple[Candidate, CompiledRoute]]
 ) -> None:
@@ -92,8 +122,7 @@ def _find_clashes(
         return
     mine: dict[_RouteKey, tuple[Candidate, CompiledRoute]] = {}
     for compiled in candidate.routes:
-        path = compiled.path
-        key = (compiled.route.method, path.segments, path.tail)
+        key = _key(compiled)
         if key not in taken and key not in mine:
             mine[key] = (candidate, compiled)
             continue
@@ -103,7 +132,7 @@ def _find_clashes(
             compiled.route.place,
             Flaw(
                 "route-clash",
-                f"{key[0]} {path.text} is a route of `{owner.name}` already ({where})",
+                f"{key[0]} {compiled.path.text} is a route of `{owner.name}` already ({where})",
                 "change one of the two paths",
             ),
         )

@@ -25,9 +25,11 @@ from aiohttp.web_urldispatcher import (
 )
 from yarl import URL
 
-from petsage.answers import begin, fail, must_pass, problem_response, respond_to
+from petsage.answers import begin, fail, is_unstored, must_pass, respond_to
+from petsage.context import RequestContext
 from petsage.errors import NOTHING_HERE, Problem
 from petsage.feature import CompiledRoute, Run
+from petsage.generation import Generation, Holder
 from petsage.metrics import RequestMetrics, active_name
 from petsage.openapi import DocumentedFeature
 from petsage.response import JsonResponse
@@ -46,6 +48,7 @@ class Mounted:
     feature: str
     app: web.Application
     compiled: CompiledRoute
+    generation: Generation
 
     @property
     def template(self) -> str:
@@ -211,8 +214,8 @@ def allowed_methods(routes: dict[str, Mounted]) -> str:
 class RequestMatch(UrlMappingMatchInfo):
     """What a request leads to; aiohttp asks it for the handler and the applications."""
 
-    __slots__ = ("active", "feature", "run", "template")
-    active: dict[str, int]  # given by `TableResource`: what counts it while it is in hand
+    __slots__ = ("feature", "generation", "resource", "run", "template")
+    resource: TableResource  # given by itself: whose table it was found in
 
     def __init__(
         self,
@@ -224,8 +227,10 @@ class RequestMatch(UrlMappingMatchInfo):
         self.run = run
         self.feature: str | None = None
         self.template: str | None = None
+        self.generation: Generation | None = None
         if mounted is not None:
             self.feature = mounted.feature
+            self.generation = mounted.generation
             self.template = mounted.template
             self.add_app(mounted.app)
 
@@ -252,7 +257,8 @@ class TableResource(MatchedSubAppResource):
         self.table = RouteTable()
         self.is_starting = False
         """Whether the table is yet to hold most of what it will: then nothing is said not to be."""
-        self._active = requests.active
+        self.active = requests.active
+        """What counts the requests whose handlers run."""
 
     @property
     def canonical(self) -> str:
@@ -261,9 +267,13 @@ class TableResource(MatchedSubAppResource):
 
     async def resolve(self, request: web.Request) -> tuple[RequestMatch, set[str]]:
         """What the request leads to; a path that is not there leads to a 404 of ours."""
+        return self.match(request), set()
+
+    def match(self, request: web.Request) -> RequestMatch:
+        """What the request leads to now."""
         found = self._find(request)
-        found.active = self._active
-        return found, set()
+        found.resource = self
+        return found
 
     def _find(self, request: web.Request) -> RequestMatch:
         table = self.table
@@ -310,12 +320,37 @@ class TableResource(MatchedSubAppResource):
 
 
 async def serve(request: web.Request) -> web.StreamResponse:
-    """The one handler that aiohttp knows: context and errors around the endpoint that matched."""
-    match = request.match_info
+    """The one handler that aiohttp knows: the request begins in the generation that it matched."""
+    match = request._match_info  # `match_info` keeps what it has said once
     assert isinstance(match, RequestMatch)  # noqa: S101 - for mypy: `resolve` makes no other
+    if match.generation is not None and match.generation.is_retired:
+        match = _match_again(request, match)
+    generation = match.generation
     context = begin(request)
     context.feature, context.route = match.feature, match.template
-    active, method = match.active, active_name(request.method)
+    if generation is None:
+        return await _answer(request, match, context)
+    connection = request.protocol
+    if isinstance(connection, Holder):
+        connection.hold(generation, context, request.task)
+        return await _answer(request, match, context)
+    # One of aiohttp's own, under a runner of somebody else's: nobody says when the answer begins,
+    # nor when it is out.
+    generation.enter(context, connection, request.task)
+    status = 500
+    try:
+        answer = await _answer(request, match, context)
+        status = answer.status
+    finally:
+        generation.leave(context, status)
+    return answer
+
+
+async def _answer(
+    request: web.Request, match: RequestMatch, context: RequestContext
+) -> web.StreamResponse:
+    """The endpoint's answer; errors are answered, and logged where they are failures."""
+    active, method = match.resource.active, active_name(request.method)
     active[method] += 1
     try:
         answer = await match.run(request)
@@ -325,8 +360,9 @@ async def serve(request: web.Request) -> web.StreamResponse:
         # SystemExit and KeyboardInterrupt would stop the server; a handler has no right to.
         if must_pass(error):
             if isinstance(error, asyncio.CancelledError):
-                # The stop cuts it: no answer follows, and so no access line but this one.
-                request.protocol.log_access(request, web.Response(status=503), 0.0)
+                # It is cut: no answer follows, and so no access line but this one.
+                begun: Any = context.answer or web.Response(status=503)
+                request.protocol.log_access(request, begun, 0.0)
             raise
         return respond_to(error, request, context)
     finally:
@@ -334,6 +370,28 @@ async def serve(request: web.Request) -> web.StreamResponse:
     if context.answer is not None and context.answer is not answer:
         return fail(request, RuntimeError("the handler began one answer and returned another"))
     return answer
+
+
+def _match_again(request: web.Request, match: RequestMatch) -> RequestMatch:
+    """What a request leads to now, where it was resolved and its route has gone before it began.
+
+    Between the two it may have waited: aiohttp tells a client with `Expect` to go on.
+    """
+    found = match.resource.match(request)
+    if found.generation is not None and found.generation.is_retired:
+        detail = "What answers here is being changed"
+        found = RequestMatch({}, _raiser(Problem(503, detail, headers={"Retry-After": "1"})))
+    _put_in_place(request, found, match)
+    return found
+
+
+def _put_in_place(request: web.Request, found: RequestMatch, former: RequestMatch) -> None:
+    """Lets a request lead elsewhere, as aiohttp does when it has resolved one."""
+    found.resource = former.resource
+    found.add_app(former.apps[0])  # the root application
+    found.freeze()
+    request._match_info = found
+    request._cache.pop("match_info", None)
 
 
 def _require_answer(value: object) -> None:
@@ -373,9 +431,13 @@ def _wrong_method(match: Match, method: str) -> RequestMatch:
     allow = allowed_methods(match.routes)
     if method == "OPTIONS":
         return RequestMatch({}, _options(allow))
-    problem = Problem(405, f"This path answers {allow}", headers={"Allow": allow})
-    found = RequestMatch({}, _raiser(problem))
-    found.template = next(iter(match.routes.values())).template
+    mounted = next(iter(match.routes.values()))
+    headers = {"Allow": allow}
+    if is_unstored(mounted.compiled.run):
+        headers["Cache-Control"] = "no-store"
+    found = RequestMatch({}, _raiser(Problem(405, f"This path answers {allow}", headers=headers)))
+    # It counts for the path, and so is in the hands of whoever has it.
+    found.template, found.generation = mounted.template, mounted.generation
     return found
 
 
@@ -394,9 +456,12 @@ async def _answer_expect(request: web.Request) -> web.StreamResponse | None:
             # These bytes are no part of the answer, whose own size is counted from here.
             request.writer.output_size = 0
         return None
-    return problem_response(
-        Problem(417, "The only expectation that can be met is `100-continue`"), begin(request)
-    )
+    problem = Problem(417, "The only expectation that can be met is `100-continue`")
+    match = request._match_info
+    assert isinstance(match, RequestMatch)  # noqa: S101 - for mypy: `resolve` makes no other
+    # No feature has begun it, nor hears of its answer.
+    _put_in_place(request, RequestMatch({}, _raiser(problem)), match)
+    return None
 
 
 class _ServeRoute(AbstractRoute):

@@ -1,4 +1,7 @@
-"""The process: listens, serves, and stops when it is told to."""
+"""The process: listens, serves, and stops when it is told to.
+
+Longer than 300 lines: the stop undoes what the start did, in an order that both have to keep.
+"""
 
 import asyncio
 import contextlib
@@ -9,15 +12,17 @@ import os
 import socket
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from aiohttp.http import WSCloseCode
 
 from petsage.app import become_ready, create_app, start_folders
 from petsage.catalog import CATALOG
+from petsage.checking import CheckProcess
 from petsage.connection import Runner
 from petsage.ending import Ending
-from petsage.entry import Entry
+from petsage.entry import ASIDE, Entry
 from petsage.errors import StartError
 from petsage.health import CHECKS, PROCESS_STATE
 from petsage.logs.pipeline import Pipeline
@@ -26,6 +31,10 @@ from petsage.management import write_token
 from petsage.settings import ServerSettings, Settings
 from petsage.signals import StopSignals
 from petsage.sockets import is_loopback, refuse_new_connections, take_inherited_sockets, url_of
+from petsage.worker import join_threads
+
+if TYPE_CHECKING:
+    from petsage.watch import FolderWatch
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +44,10 @@ _LOOK_S: Final = 0.02
 
 
 def run_server(
-    settings: Settings, *, announce: Callable[[str, list[Entry]], None] | None = None
+    settings: Settings,
+    *,
+    announce: Callable[[str, list[Entry]], None] | None = None,
+    read_settings: Callable[[], Settings] | None = None,
 ) -> None:
     """Serves until SIGINT or SIGTERM, then stops cleanly; the process is to end after it.
 
@@ -46,10 +58,12 @@ def run_server(
         settings: all of them.
         announce: called once, when every feature has been looked at, with the server's address
             and the features.
+        read_settings: reads the settings again, for what they say of features that change.
 
     Raises:
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
+    checker = CheckProcess.begin()  # before there are threads, sockets or handlers of signals
     ending = Ending()
     signals = StopSignals(ending.now)
     gc.disable()  # until it serves: what is made to start with stays
@@ -60,7 +74,9 @@ def run_server(
             contextlib.redirect_stdout(PrintedLines()),
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
-            runner.run(_Process(settings, signals, ending).serve(announce))
+            process = _Process(settings, signals, ending, checker, read_settings)
+            runner.run(process.serve(announce))
+        join_threads()
     finally:
         # What closes the log has a limit of its own, and says what it has lost.
         ending.wait_no_more()
@@ -84,15 +100,28 @@ class _Process:
         settings: all of them.
         signals: what tells it to stop.
         ending: is begun when everything has been told to end.
+        checker: checks features before they are imported; None where there can be none.
+        read_settings: reads the settings again.
     """
 
-    def __init__(self, settings: Settings, signals: StopSignals, ending: Ending) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        signals: StopSignals,
+        ending: Ending,
+        checker: CheckProcess | None,
+        read_settings: Callable[[], Settings] | None,
+    ) -> None:
         self._ending = ending
         self._settings = settings
         self._signals = signals
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._app = create_app(settings, with_folders=False)
+        self._checker = checker
+        self._app = create_app(
+            settings, with_folders=False, checker=checker, read_settings=read_settings
+        )
+        self._watch: FolderWatch | None = None
         self._runner = Runner(self._app, settings.server)
         self._inherited: list[socket.socket] = []
         self._address = ""
@@ -117,8 +146,13 @@ class _Process:
             _log.error("PetSage does not start: %s", error)
             raise
         finally:
+            if self._watch is not None:
+                await self._watch.stop()
+            await self._app[CATALOG].end_changes()
             await self._end_requests(drain_s)
             await self._runner.cut()
+            if self._checker is not None:
+                await self._checker.stop()
             for each in self._inherited:
                 each.close()  # our descriptor of it; the parent's stays open
             self._signals.listen(None)
@@ -163,6 +197,8 @@ class _Process:
     async def _start(self, announce: Callable[[str, list[Entry]], None] | None) -> None:
         """Starts the core's own features, listens, starts all others, then says so.
 
+        Longer than 40 lines, since their order is what it is about.
+
         Sockets that are handed over are listened on already. They are served only when everything
         is there: until then the server that this one takes over from answers, or the queue holds.
 
@@ -176,6 +212,7 @@ class _Process:
             await _bind(self._runner, self._settings.server)
             self._note_address()
             _log.info("PetSage listens on %s, and loads its features", self._address)
+        gc.freeze()  # what is there by now stays, and is looked through no more; features may go
         await start_folders(self._app)
         addresses = [each.getsockname() for each in self._inherited] or self._runner.addresses
         await write_token(self._app, addresses)
@@ -184,7 +221,6 @@ class _Process:
             await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
         self._note_address()
         become_ready(self._app)
-        gc.freeze()  # what stays is looked through no more
         gc.enable()
         entries = self._app[CATALOG].entries()
         _log.info(
@@ -192,7 +228,7 @@ class _Process:
             self._address,
             extra={
                 "features_serving": [each.name for each in entries if each.state == "serving"],
-                "features_set_aside": [each.name for each in entries if each.state == "failed"],
+                "features_set_aside": [each.name for each in entries if each.state in ASIDE],
             },
         )
         if announce is not None:
@@ -200,6 +236,18 @@ class _Process:
                 announce(self._address, entries)
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
+        self._begin_watch()
+
+    def _begin_watch(self) -> None:
+        """Watches the folders of features, where that is wished."""
+        from petsage.watch import FolderWatch  # noqa: PLC0415 - nobody waits for it
+
+        catalog = self._settings.catalog
+        if catalog.watch:
+            self._watch = FolderWatch(
+                catalog.folders, self._app[CATALOG].refresh, settle_ms=catalog.settle_ms
+            )
+            self._watch.start()
 
     def _note_address(self) -> None:
         addresses = self._runner.addresses
@@ -224,6 +272,8 @@ class _Process:
         await self._runner.stop_listening()
         await _turn()
         _log.info("PetSage takes no new connections")
+        for generation in self._app[CATALOG].generations():
+            generation.tell(WSCloseCode.GOING_AWAY)
         await self._app[CHECKS].stop()  # who waits for one that hangs is answered, too
         loop = asyncio.get_running_loop()
         settled = loop.time() + _ACCEPT_S

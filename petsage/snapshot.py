@@ -2,8 +2,12 @@
 
 `__pycache__` is never read or written: an edit of the same size within a second would be served
 stale from it.
+
+Longer than 300 lines: what reads the bytes, and what sees to it that no others are run, is one
+promise.
 """
 
+import errno
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -18,11 +22,14 @@ from types import CodeType, ModuleType
 from typing import Final
 
 from petsage.client_side import import_client_for
+from petsage.listing import ChangedError, Listing, PlacedFlaw, list_folder, read_files
+from petsage.ownership import find_unsafe
 
 PACKAGE: Final = "features"
 """Features are modules below this name, whatever folder they are found in."""
 
-_SKIPPED_FOLDERS: Final = frozenset(("__pycache__", ".git", ".mypy_cache", ".ruff_cache"))
+# A folder that differs between this many looks in a row is being written to.
+_LOOKS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,16 @@ class Snapshot:
         name: the feature's name.
         folder: where it was, absolute.
         sources: each Python file's bytes, by its path within the folder ("tests/test_a.py").
-        content_hash: 64 hex digits over every file's path and bytes.
+        content_hash: 64 hex digits over each file's path and bytes, and over the errors in
+            `flaws`; the README and the tests are left out, since a server runs neither.
+        flaws: what keeps it from being served, or may do so, each with its place and level.
     """
 
     name: str
     folder: Path
     sources: dict[str, bytes]
     content_hash: str
+    flaws: tuple[PlacedFlaw, ...] = ()
 
     @property
     def module(self) -> str:
@@ -74,40 +84,66 @@ def is_test(within: str) -> bool:
     return within.startswith("tests/")
 
 
-def take_snapshot(name: str, folder: Path) -> Snapshot:
-    """Reads every file of a feature's folder; symlinked folders within it are left out.
+def take_snapshot(name: str, folder: Path, within: Sequence[Path] = ()) -> Snapshot:
+    """A feature's folder as it was at one moment.
+
+    What it promises: every file that it holds, and no other that counts, was there with these very
+    bytes at the same time. The folder is listed, read, and listed again, and begun anew where
+    something was added, taken away or written meanwhile. Whether what was there is complete, no
+    look can say: a copy that pauses half-way is a folder like any other. For that, a folder is
+    taken up only after it has been quiet, and once more when it changes again.
+
+    What is not to be read is in `flaws`: a link that leads out of the folders of features, more
+    than a feature may hold (then nothing was read), what a stranger may write.
+
+    Args:
+        name: the feature's name.
+        folder: where it is.
+        within: the folders of features, inside of which links are followed; the folder that holds
+            this one where there are none.
 
     Raises:
-        OSError: a file cannot be read; its `filename` says which.
+        OSError: a file cannot be read, or changes all the time; its `filename` says which.
     """
-    folder = folder.absolute()
-    sources: dict[str, bytes] = {}
+    named, folder = folder, folder.absolute()
+    roots = {os.path.realpath(each): each for each in within or (named.parent,)}
+    changing = folder
+    for _ in range(_LOOKS):
+        try:
+            listing = list_folder(folder, list(roots))
+            data = {} if _is_too_large(listing) else read_files(folder, listing)
+            again = list_folder(folder, list(roots))
+            unsafe = find_unsafe(named, again, roots)
+        except (FileNotFoundError, NotADirectoryError, ChangedError) as error:
+            if not folder.is_dir():
+                raise
+            changing = Path(error.filename or folder)
+            continue
+        changed = listing.looks().items() ^ again.looks().items()
+        if not changed:
+            return _snapshot(name, folder, data, (*again.flaws, *unsafe))
+        changing = folder / min(changed)[0]
+    raise OSError(errno.EBUSY, "it changes while it is read", str(changing))
+
+
+def _snapshot(
+    name: str, folder: Path, data: Mapping[str, bytes], flaws: tuple[PlacedFlaw, ...]
+) -> Snapshot:
     digest = hashlib.sha256()
-    for base, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(set(folders) - _SKIPPED_FOLDERS)
-        for file in sorted(files):
-            path = Path(base, file)
-            within = path.relative_to(folder).as_posix()
-            if file.endswith((".pyc", ".pyo")) or not path.is_file():
-                continue
-            data = _read(path)
-            digest.update(f"{within}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
-            digest.update(data)
-            if file.endswith(".py"):
-                sources[within] = data
-    return Snapshot(name, folder, sources, digest.hexdigest())
+    for within, content in data.items():
+        if within != "README.md" and not is_test(within):
+            digest.update(f"{within}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(content)
+    for place, flaw, level in flaws:
+        # A folder whose mode was mended is another one, though its bytes are the same.
+        if level == "error":
+            digest.update(f"\0{flaw.id}\0{place.file}\0".encode("utf-8", "surrogateescape"))
+    sources = {within: data[within] for within in data if within.endswith(".py")}
+    return Snapshot(name, folder, sources, digest.hexdigest(), flaws)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        # What fails in the middle of a file names none.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _is_too_large(listing: Listing) -> bool:
+    return any(flaw.id == "too-large" for _, flaw, _ in listing.flaws)
 
 
 class _SnapshotLoader(importlib.machinery.SourceFileLoader):
@@ -238,6 +274,26 @@ class ImportedModules:
         if not _generations and sys.modules.get(PACKAGE) is _package:
             del sys.modules[PACKAGE]
 
+    def all(self) -> list[ModuleType]:
+        """These modules; none where they were put back."""
+        generations = _generations.get(self.snapshot.name, [])
+        if self not in generations:
+            return []
+        place = generations.index(self) + 1
+        if place < len(generations):
+            return list(generations[place]._covered.values())
+        return [sys.modules[name] for name in _names_below(self.snapshot.module)]
+
+    def replace(self, former: "ImportedModules") -> None:
+        """Lets go of the modules of the generation that these took the place of, for good."""
+        generations = _generations.get(self.snapshot.name, [])
+        if self not in generations or former not in generations:
+            return
+        following = generations[generations.index(former) + 1]
+        following._covered = former._covered
+        former._covered = {}
+        generations.remove(former)
+
     def forget_sources(self) -> None:
         """Takes the sources out of `linecache`; those of a generation that stays are put in."""
         for within in self.snapshot.sources:
@@ -262,9 +318,13 @@ _package.__path__ = []  # what makes it a package; nothing is looked for there
 
 def _take_modules(module: str) -> dict[str, ModuleType]:
     """Takes a module and those below it out of `sys.modules`."""
+    return {name: sys.modules.pop(name) for name in _names_below(module)}
+
+
+def _names_below(module: str) -> list[str]:
+    """The names in `sys.modules` of a module and of those below it."""
     # Another thread may import meanwhile: `list` takes all names in one step.
-    names = [name for name in list(sys.modules) if f"{name}.".startswith(f"{module}.")]
-    return {name: sys.modules.pop(name) for name in names}
+    return [name for name in list(sys.modules) if f"{name}.".startswith(f"{module}.")]
 
 
 def _set_attribute(name: str, module: ModuleType | None) -> None:

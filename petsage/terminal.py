@@ -1,6 +1,7 @@
 """What a command prints, and what happens when nobody can take it."""
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final
 
 import typer
 
-from petsage.errors import Finding
+from petsage.errors import Finding, printable
 
 _WRITE_ERRORS: Final = frozenset(
     {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
@@ -78,12 +79,21 @@ def print_finding(finding: Finding) -> None:
     place = f"{finding.file}:{finding.line}" if finding.line else finding.file
     colour = typer.colors.RED if finding.level == "error" else typer.colors.YELLOW
     level = typer.style(finding.level, fg=colour)
-    typer.echo(f"{place}: {level} {finding.id}: {finding.problem}\n    fix: {finding.fix}")
+    typer.echo(
+        printable(f"{place}: {level} {finding.id}: {finding.problem}\n    fix: {finding.fix}")
+    )
 
 
 def counted(count: int, noun: str) -> str:
     """`1 feature`, `2 features`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def harmless(text: str) -> str:
+    r"""Text of one line, what a terminal would obey written as JSON does (`\u001b`)."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def plain(text: str) -> str:

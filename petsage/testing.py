@@ -223,6 +223,11 @@ def feature_folder(tmp_path: Path) -> FeatureFolder:
             file = folder / within
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(textwrap.dedent(text), encoding="utf-8")
+            # Features that others may write are refused, and the umask is not the test's to set.
+            for path in (file, *file.parents):
+                path.chmod(path.stat().st_mode & ~0o022)
+                if path == tmp_path:
+                    break
         return folder
 
     return write

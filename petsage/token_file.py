@@ -1,7 +1,7 @@
 """The file that tells the management token to who may read it: this user, on this machine.
 
-The server writes it when it listens, `petsage loggers` reads it. It lies in a folder of this user
-alone (0700), readable for this user alone (0600), and is named by the port.
+The server writes it when it listens, and the commands that ask a running server read it. It lies in
+a folder of this user alone (0700), readable for this user alone (0600), and is named by the port.
 """
 
 import contextlib

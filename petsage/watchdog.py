@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -138,6 +139,11 @@ class Watchdog:
         thread.join(_JOIN_S)
         if thread.is_alive():
             _log.error("The watchdog's thread did not end within %g s", _JOIN_S)
+
+    def keep(self, features: Collection[str]) -> None:
+        """Forgets how often features were to blame that are not among these."""
+        for name in self.stalls_by_feature.keys() - {"", *features}:
+            del self.stalls_by_feature[name]
 
     def _run(self) -> None:
         while True:

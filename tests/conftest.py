@@ -104,6 +104,14 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def written_for_this_user() -> Iterator[None]:
+    """Has tests write features that no one else may write, whatever the umask they run under."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def bytecode_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Has the processes that tests start compile the core once, and not each of them."""
     with pytest.MonkeyPatch.context() as patch:
@@ -133,8 +141,10 @@ def start_server(project: Path) -> Iterator[StartServer]:
     """Starts servers in `project`; they are ended with the test."""
     servers: list[ServerProcess] = []
 
-    def start(*arguments: str, env: Mapping[str, str] | None = None) -> ServerProcess:
-        servers.append(ServerProcess(project, arguments, env or {}))
+    def start(
+        *arguments: str, env: Mapping[str, str] | None = None, **options: str
+    ) -> ServerProcess:
+        servers.append(ServerProcess(project, arguments, env or {}, **options))
         return servers[-1]
 
     yield start

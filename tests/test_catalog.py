@@ -135,7 +135,7 @@ async def test_whatever_a_lifespan_raises_sets_its_feature_aside_and_what_needs_
 
     app = await start()
 
-    assert states(app) == {"bad": "failed", "behind": "failed", "good": "serving"}
+    assert states(app) == {"bad": "failed", "behind": "waiting", "good": "serving"}
     (finding,) = entry(app, "bad").findings
     assert finding.id == "lifespan-failed"
     assert entry(app, "behind").why.endswith(

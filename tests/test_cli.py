@@ -24,6 +24,9 @@ PLAIN_DEF = '''
     feature = Feature(routes)
 '''
 
+# Whatever listens on this machine where the settings say.
+FOLDER = ("--folder", "features")
+
 
 def test_a_command_collects_garbage(project, petsage) -> None:
     source = """
@@ -92,6 +95,25 @@ def test_check_as_json_has_each_finding_in_full(project, petsage):
     (finding,) = feature["findings"]
     assert set(finding) == {"id", "level", "file", "line", "problem", "fix"}
     assert (finding["id"], finding["level"], finding["line"]) == ("handler-not-async", "error", 7)
+
+
+def test_names_that_are_no_utf_8_are_told_on_any_terminal(project, petsage):
+    folder = project / "features" / os.fsdecode(b"\xff")
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}
+
+    said = petsage("check", env=strict)
+    assert said.stdout.startswith("features/\\udcff: "), said.stderr
+    assert "Traceback" not in said.stderr
+    report = json.loads(petsage("check", "--json", env=strict).stdout)
+    (feature,) = report["features"]
+    (finding,) = feature["findings"]
+    assert (feature["name"], finding["file"]) == ("\\udcff", "features/\\udcff")
+    listed = ("features", "--folder", "features")
+    assert "\\udcff  " in petsage(*listed, env=strict).stdout
+    (row,) = json.loads(petsage("features", "--json", *listed[1:], env=strict).stdout)
+    assert row["name"] == "\\udcff"
 
 
 UNMATCHED = {
@@ -181,12 +203,74 @@ def test_what_a_feature_prints_is_kept_out_of_the_json(project, petsage):
     assert "hello from the import" in result.stderr
 
 
+def test_no_feature_can_keep_a_command_from_its_end(project, petsage):
+    write_feature(project, "endless", "while True: pass\n")
+    write_feature(project, "exits", "import os\nos._exit(0)\n")
+    write_feature(
+        project,
+        "threads",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
+        "from petsage import Feature, Routes\nfeature = Feature(Routes())\n",
+    )
+    needs = "from petsage import Feature, Routes\nfeature = Feature(Routes(), needs=('endless',))\n"
+    write_feature(project, "needs", needs)
+    write_feature(project, "hello", HELLO)
+    limit = {"PETSAGE_CATALOG__CHECK_TIMEOUT_S": "0.5"}
+
+    said = petsage("check", env=limit)
+    assert said.returncode == 1
+    assert [line.split(": ")[:2] for line in said.stdout.splitlines()[:-1:2]] == [
+        ["features/endless/__init__.py:1", "error check-timeout"],
+        ["features/exits/__init__.py:2", "error check-crashed"],
+        ["features/threads/__init__.py:2", "error import-side-effect"],
+        ["features/needs/__init__.py:2", "error need-failed"],
+    ]
+    assert said.stdout.splitlines()[-1].startswith("5 features: 1 right, 4 wrong (4 errors")
+
+    listed = petsage("features", "--json", env=limit)
+    states = {each["name"]: each["state"] for each in json.loads(listed.stdout)}
+    assert states == {
+        **dict.fromkeys(("endless", "exits", "needs", "threads"), "failed"),
+        "hello": "ready",
+    }
+
+    one = petsage("check", "features/needs", env=limit)
+    assert "features/endless/__init__.py:1: error check-timeout" in one.stdout
+    assert one.stdout.splitlines()[-1].startswith("2 features: 0 right, 2 wrong")
+
+
+def test_check_ends_where_what_is_needed_cannot_be_read(project, petsage):
+    folder = write_feature(project, "owners", "")
+    (folder / "words.py").symlink_to(project / "pyproject.toml")
+    write_feature(
+        project,
+        "pets",
+        "from petsage import Feature, Routes\nfeature = Feature(Routes(), needs=('owners',))\n",
+    )
+
+    said = petsage("check", "features/pets")
+
+    assert "features/owners/words.py: error outside-link" in said.stdout
+    assert "features/pets/__init__.py:2: error need-failed" in said.stdout
+
+
+def test_what_sets_up_logging_without_force_is_right(project, petsage):
+    write_feature(project, "hello", "import logging\nlogging.basicConfig(level=10)\n")
+    with (project / "features" / "hello" / "__init__.py").open("a") as file:
+        file.write("logging.info('loaded')\nfrom petsage import Feature, Routes\n")
+        file.write("feature = Feature(Routes())\n")
+
+    assert petsage("check").returncode == 0
+
+
 def test_features_lists_name_version_state_routes_and_why(project, petsage):
     write_feature(project, "hello", HELLO)
     write_feature(project, "plain", PLAIN_DEF)
     write_feature(project, "shop", HELLO)
 
-    result = petsage("features", "--json", env={"PETSAGE_CATALOG__DISABLED": '["shop", "ghost"]'})
+    result = petsage(
+        "features", *FOLDER, "--json", env={"PETSAGE_CATALOG__DISABLED": '["shop", "ghost"]'}
+    )
 
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert rows["hello"] == {
@@ -205,7 +289,7 @@ def test_features_lists_name_version_state_routes_and_why(project, petsage):
 def test_features_shows_a_table_to_people(project, petsage):
     write_feature(project, "hello", HELLO)
 
-    lines = petsage("features").stdout.splitlines()
+    lines = petsage("features", *FOLDER).stdout.splitlines()
 
     assert lines[0].split() == ["name", "version", "state", "routes", "why"]
     assert lines[1].split() == ["hello", "1.0.0", "ready", "GET", "/api/v1/hello/{name}"]
@@ -308,7 +392,7 @@ def test_logs_exits_2_in_one_line_where_it_cannot_be_said_whether_a_marker_is_th
 
 @pytest.mark.parametrize(
     "arguments",
-    [("check",), ("check", "--json"), ("features",), ("openapi",), ("logs",), ("--help",)],
+    [("check",), ("check", "--json"), ("features", *FOLDER), ("openapi",), ("logs",), ("--help",)],
     ids=" ".join,
 )
 def test_a_standard_output_that_is_full_is_one_clear_line_and_exit_code_1(project, arguments):

@@ -934,16 +934,20 @@ NAMES = {
     RequestHandler: """_buffer_paused _close _force_close _handler_waiter _keepalive_handle
         _keepalive_timeout _manager _messages _next_keepalive_close_time _parser _paused
         _process_keepalive _request_count _request_factory _request_in_progress _task_handler
-        _waiter _drain_helper finish_response force_close log_access peername""",
-    web.Application: "_make_request",
-    web.Request: "_match_info",
+        _waiter _drain_helper _handle_request _resume_transport_reading finish_response
+        force_close log_access peername""",
+    web.Application: "_make_request _handle",
+    web.Request: "_match_info task",
     UrlMappingMatchInfo: "add_app freeze",
 }
 # What `start` does to each request, and `_answer_directly` does as well.
 DOES = {
     RequestHandler.start: """self._waiter = loop.create_future()|self._messages.popleft()
         |self._parser.message_consumed()|manager.requests_count += 1
-        |self._next_keepalive_close_time = close_time|if self._keepalive_handle is None""",
+        |self._next_keepalive_close_time = close_time|if self._keepalive_handle is None
+        |request = self._request_factory(
+        |coro = self._handle_request(request, start, request_handler)
+        |self._keepalive = bool(resp.keep_alive)|request._task = None""",
     RequestHandler._handle_request: """self._request_in_progress = True
         |self._request_in_progress = False|self._handler_waiter.set_result(None)""",
     RequestHandler.data_received: "waiter = self._waiter|self._messages.append((msg, payload))",

@@ -1,6 +1,9 @@
 """Each kind of finding, by a real broken folder beside a good one."""
 
+import json
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,8 +46,10 @@ class Case:
         name: which feature the finding is about.
         level: a warning leaves the feature serving.
         start_only: only a start shows it, and `petsage check` does not.
+        child_only: only a check in a child process shows it.
         settings: the `[features.<name>]` tables.
         disabled: `[catalog].disabled`.
+        prepare: is called with the folder of features once it is written.
     """
 
     id: str
@@ -54,8 +59,22 @@ class Case:
     name: str = "broken"
     level: str = "error"
     start_only: bool = False
+    child_only: bool = False
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
     disabled: tuple[str, ...] = ()
+    prepare: Callable[[Path], None] = lambda root: None
+
+
+def share(file):
+    """Makes a file writable to a group that is nobody's own."""
+    if os.geteuid() == 0:
+        group = 1
+    else:
+        group = next((each for each in os.getgroups() if each != os.getegid()), -1)
+        if group == -1:
+            pytest.skip("this user is in no group but its own, and only root may give files away")
+    os.chown(file, -1, group)
+    file.chmod(0o664)
 
 
 def one_file(kind, fix, source, **options):
@@ -97,7 +116,35 @@ CASES = [
         "unreadable",
         "broken/data.bin",
         "make it readable to the server",
-        {"broken/__init__.py": TOP + END, "broken/data.bin": "-> /proc/self/mem"},
+        {"broken/__init__.py": TOP + END, "broken/data.bin": "-> data.bin"},
+    ),
+    Case(
+        "outside-link",
+        "broken/data.txt",
+        "copy it in, or add <above> to [catalog].folders",
+        {"broken/__init__.py": TOP + END, "broken/data.txt": "-> ../../data.txt"},
+    ),
+    Case(
+        "too-large",
+        "broken",
+        "keep data that a feature reads at run time outside of its folder",
+        {"broken/__init__.py": TOP + END, "broken/data.bin": ""},
+        prepare=lambda root: os.truncate(root / "broken" / "data.bin", 64 * 1024**2 + 1),
+    ),
+    Case(
+        "unsafe-permissions",
+        "broken/data.txt",
+        "run `chmod o-w <root>/broken/data.txt`",
+        {"broken/__init__.py": TOP + END, "broken/data.txt": ""},
+        prepare=lambda root: (root / "broken" / "data.txt").chmod(0o646),
+    ),
+    Case(
+        "group-writable",
+        "broken/data.txt",
+        "run `chmod g-w <root>/broken/data.txt`",
+        {"broken/__init__.py": TOP + END, "broken/data.txt": ""},
+        level="warning",
+        prepare=lambda root: share(root / "broken" / "data.txt"),
     ),
     one_file("syntax-error", "mend line 2", "\ndef answer(:  # HERE\n"),
     Case(
@@ -260,21 +307,56 @@ async def answer(thing: Odd) -> None: ...
         "async def answer(n: Annotated[int, FromApp(KEY)]) -> None: ...",
         start_only=True,
     ),
+    one_file(
+        "import-side-effect",
+        "open files by their whole paths: `Path(__file__).parent / …`",
+        f"{TOP}import os\nos.chdir('/')  # HERE\n{END}",
+        level="warning",
+    ),
+    one_file(
+        "import-side-effect",
+        "open files by their whole paths: `Path(__file__).parent / …`",
+        f"{TOP}import os\nos.chdir('/')  # HERE\n{END}",
+        child_only=True,
+    ),
+    one_file(
+        "check-timeout",
+        "move what takes so long into the lifespan, or raise [catalog].check_timeout_s",
+        f"{TOP}while True: pass  # HERE\n{END}",
+        child_only=True,
+    ),
+    one_file(
+        "check-crashed",
+        "take `os._exit` out; raise an error instead",
+        f"{TOP}import os\nos._exit(3)  # HERE\n{END}",
+        child_only=True,
+    ),
 ]
 
+IN_ANY_PROCESS = [case for case in CASES if not case.child_only]
+IN_A_CHILD = [case for case in CASES if case.child_only]
 
-@pytest.fixture(params=CASES, ids=[f"{number}-{case.id}" for number, case in enumerate(CASES)])
+
+@pytest.fixture(
+    params=IN_ANY_PROCESS,
+    ids=[f"{number}-{case.id}" for number, case in enumerate(IN_ANY_PROCESS)],
+)
 def case(request, tmp_path):
     """A broken folder, written beside a good one."""
-    files = {"good/__init__.py": GOOD, "off/__init__.py": TOP + END, **request.param.files}
+    write(request.param, tmp_path)
+    return request.param
+
+
+def write(case, folder):
+    files = {"good/__init__.py": GOOD, "off/__init__.py": TOP + END, **case.files}
     for within, text in files.items():
-        file = tmp_path / "features" / within
+        file = folder / "features" / within
         file.parent.mkdir(parents=True, exist_ok=True)
         if text.startswith("-> "):
             file.symlink_to(text.removeprefix("-> "))
         else:
             file.write_text(text, encoding="utf-8")
-    return request.param
+    case.prepare(folder / "features")
 
 
 @pytest.fixture
@@ -303,6 +385,11 @@ def place_of(case, folder):
     return str(file), line
 
 
+def fix_of(case, folder):
+    """What the finding has to say of the fix."""
+    return case.fix.replace("<root>", str(folder)).replace("<above>", str(folder.parent))
+
+
 def said(finding):
     return (finding.id, finding.level, finding.file, finding.line, finding.fix)
 
@@ -313,18 +400,20 @@ async def test_a_broken_folder_is_found_out_and_the_good_one_serves(
     response = await petsage_client.get("/api/v1/good")
     assert response.status == 200
 
-    expected = (case.id, case.level, *place_of(case, folders[0]), case.fix)
+    expected = (case.id, case.level, *place_of(case, folders[0]), fix_of(case, folders[0]))
     entries = [each for each in petsage_client.app[CATALOG].entries() if each.name == case.name]
     findings = [said(finding) for entry in entries for finding in entry.findings]
     assert findings == [expected]
-    assert entries[-1].state == ("serving" if case.level == "warning" else "failed")
+    waits = case.id in {"need-failed", "no-such-feature"}
+    state = "waiting" if waits else "failed"
+    assert entries[-1].state == ("serving" if case.level == "warning" else state)
 
     word = "" if case.level == "warning" else " is set aside"
     place = ":".join(str(part) for part in expected[2:4] if part)
     begin = f"Feature {case.name}{word}: {place}: {case.id}: "
     lines = [line for line in log_lines() if line["message"].startswith(begin)]
     assert [line["level"] for line in lines] == [case.level.upper()]
-    assert lines[0]["message"].endswith(f"; fix: {case.fix}")
+    assert lines[0]["message"].endswith(f"; fix: {expected[4]}")
 
 
 def test_a_check_without_serving_finds_it_too_unless_only_a_start_can(case, folders):
@@ -332,8 +421,24 @@ def test_a_check_without_serving_finds_it_too_unless_only_a_start_can(case, fold
     unload(candidates)
 
     findings = [said(each) for found in candidates for each in found.findings]
-    expected = (case.id, case.level, *place_of(case, folders[0]), case.fix)
+    expected = (case.id, case.level, *place_of(case, folders[0]), fix_of(case, folders[0]))
     assert (expected in findings) is not case.start_only
+
+
+@pytest.mark.parametrize("case", IN_A_CHILD, ids=lambda case: case.id)
+def test_the_command_finds_what_no_process_but_a_child_can_bear(case, project, petsage):
+    write(case, project)
+
+    result = petsage("check", "--json", env={"PETSAGE_CATALOG__CHECK_TIMEOUT_S": "0.5"})
+
+    assert result.returncode == 1
+    features = {each["name"]: each for each in json.loads(result.stdout)["features"]}
+    assert features["good"]["ok"]
+    (finding,) = features["broken"]["findings"]
+    file, line = place_of(case, project / "features")
+    shown = str(Path(file).relative_to(project))
+    told = [finding[key] for key in ("id", "level", "file", "line", "fix")]
+    assert told == [case.id, case.level, shown, line, case.fix]
 
 
 def test_every_kind_has_a_case():

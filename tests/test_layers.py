@@ -14,23 +14,28 @@ ROWS = [
     # A typed handler, from its signature to the bytes of its answer.
     *("signature", "shapes", "signature_reader", "arguments", "response", "endpoint"),
     # A feature, and what is documented of it.
-    *("path_template", "feature", "openapi"),
+    *("path_template", "feature", "openapi", "generation"),
     "",  # the package's root: the public names
     # From a path to an endpoint.
     *("answers", "routing"),
     # From a folder to a feature that serves.
-    *("snapshot", "inspection", "candidate", "ordering", "explanation", "loader"),
-    *("entry", "lifespan", "unmatched", "catalog"),
+    *("listing", "ownership", "snapshot", "inspection", "candidate", "ordering", "explanation"),
+    *("stacks", "side_effects", "loader"),
+    *("worker", "check_messages", "check_attempt", "check_process", "checking"),
+    # From a feature to what serves, and to its end.
+    *("entry", "setback", "feature_report", "lifespan", "leavings", "making", "retirement"),
+    *("unmatched", "catalog"),
     # What operators ask, and the features of the core that answer.
     *("watchdog", "token_file", "management", "readiness", "system"),
     # The application, its connections, the process.
-    *("app", "direct", "connection", "sockets", "stacks", "ending", "server"),
+    *("app", "holding", "direct", "connection", "sockets", "ending", "changes", "watch", "server"),
     # The log, read again.
     *("log_reader", "log_search"),
     # The pytest plugin.
     *("surroundings", "leftovers", "broken_sinks", "proof_reading", "testing"),
     # The command line.
-    *("terminal", "survey", "logger_command", "cli", "__main__"),
+    *("terminal", "running_server", "survey", "features_command", "logger_command", "cli"),
+    "__main__",
 ]
 # Inside a package, too: a file imports only from those above it.
 PACKAGES = {
@@ -49,7 +54,7 @@ PACKAGES = {
         "printed",
         "access",
     ],
-    "system": ["welcome", "docs", "health", "metrics", "management", ""],
+    "system": ["welcome", "docs", "health", "samples", "metrics", "management", ""],
 }
 PUBLIC = ROWS.index("")
 

@@ -1,11 +1,14 @@
 """Folders become checked, imported and ordered features; whatever is wrong becomes findings."""
 
 import calendar
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from petsage.errors import StartError
 from petsage.loader import find_folders, load_features, unload
 from petsage.snapshot import PACKAGE
 
@@ -260,7 +263,9 @@ def test_a_feature_that_changes_the_working_directory_disturbs_no_other(
 
     first, second = load(Path("features"))
 
-    assert found(first) == []
+    assert found(first) == [("import-side-effect", "__init__.py", 1)]
+    assert first.errors == []
+    assert Path.cwd() == tmp_path
     assert [str(each).split(": ")[0] for each in second.findings] == [
         "features/second/__init__.py:2"
     ]
@@ -482,8 +487,8 @@ def test_what_is_no_package_is_left_alone(feature_folder, tmp_path, load):
 
 
 def test_a_symlinked_folder_is_a_feature_under_its_own_name(feature_folder, tmp_path, load):
-    feature_folder("../elsewhere/real", FEATURE.format(""))
-    (tmp_path / "features" / "linked").symlink_to(tmp_path / "elsewhere" / "real")
+    feature_folder("_shared/real", FEATURE.format(""))
+    (tmp_path / "features" / "linked").symlink_to(tmp_path / "features" / "_shared" / "real")
 
     (candidate,) = load()
 
@@ -522,12 +527,70 @@ def test_disabled_features_are_not_even_read(feature_folder, load):
 def test_a_file_that_cannot_be_read_is_named(feature_folder, load):
     folder = feature_folder("pets", {"__init__.py": FEATURE.format("")})
     (folder / "deep").mkdir()
-    (folder / "deep" / "words.py").symlink_to("/proc/self/mem")
+    (folder / "deep" / "words.py").symlink_to(
+        "words.py"
+    )  # root may read any file; a link to itself leads nowhere
 
     (candidate,) = load()
 
     assert candidate.findings[0].file == str(folder / "deep" / "words.py")
     assert problem(candidate).startswith("words.py cannot be read: ")
+
+
+def test_what_cannot_even_be_looked_at_is_a_finding_and_the_others_load(
+    feature_folder, tmp_path, load
+):
+    feature_folder("pets", FEATURE.format(""))
+    root = tmp_path / "features"
+    (root / "long").symlink_to("x" * 300)
+    (root / "later").mkdir()
+    (root / "later" / "sub").symlink_to("x" * 300)  # no source, and none is asked of it
+
+    found_there = {each.name: each for each in load()}
+
+    assert list(found_there) == ["long", "pets"]
+    assert found(found_there["pets"]) == []
+    (finding,) = found_there["long"].findings
+    assert (finding.id, finding.file) == ("unreadable", str(root / "long"))
+    assert finding.problem == "long cannot be read: File name too long"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to read as")
+def test_a_folder_that_may_not_be_looked_into_is_a_finding_and_not_gone(feature_folder, tmp_path):
+    feature_folder("pets", FEATURE.format("")).chmod(0)
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom petsage.loader import load_features\n"
+        "os.seteuid(65534)\n"
+        "print([each.findings[0].id for each in load_features([Path('.')], settings={})])\n"
+    )
+    root = os.open(tmp_path / "features", os.O_RDONLY)
+    try:
+        # By its descriptor: the folders above are nobody's to enter.
+        told = subprocess.run(
+            [sys.executable, "-c", program],
+            preexec_fn=lambda: os.fchdir(root),
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(root)
+    assert told.stdout == "['unreadable']\n", told.stderr
+
+
+def test_a_folder_of_features_that_cannot_be_looked_at_is_told_from_one_that_is_missing(
+    feature_folder, tmp_path, load
+):
+    feature_folder("pets", FEATURE.format(""))
+    file = tmp_path / "file"
+    file.touch()
+
+    missing = [tmp_path / "missing", file, file / "below"]
+    assert [each.name for each in load([*missing, tmp_path / "features"])] == ["pets"]
+    with pytest.raises(StartError, match="x cannot be read: File name too long") as raised:
+        load([tmp_path / ("x" * 300)])
+    assert "take it out of" in raised.value.fix
 
 
 # Afterwards

@@ -1,12 +1,17 @@
 """Management: who may look inside and change things, and what they find there."""
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import os
+import re
+import shutil
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,9 @@ import pytest
 from aiohttp import test_utils, web
 from openapi_spec_validator import validate
 
+from petsage.entry import Draining, Entry, Refused
+from petsage.errors import Finding
+from petsage.feature_report import describe_feature
 from petsage.health import PROCESS_STATE
 from petsage.logs.levels import MAX_MADE
 from petsage.management import guarded
@@ -33,7 +41,7 @@ from tests.documented import DocumentedClient
 PATIENCE_S = 10.0
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-READS = ["/metrics", "/features", "/loggers", "/loggers/root"]
+READS = ["/metrics", "/features", "/features/pets", "/loggers", "/loggers/root"]
 CHANGED = "features.pets.changed"
 FEATURE = '''
     """Talks."""
@@ -620,6 +628,320 @@ class TestLoggers:
         assert "made.more" not in logging.Logger.manager.loggerDict
 
 
+BROKEN = FEATURE.replace("feature = Feature(routes)", "feature = Feature(routes")
+GATED = """
+    import asyncio
+    from collections.abc import AsyncIterator
+    from aiohttp import web
+    from petsage import Feature, Routes
+
+    routes = Routes()
+
+
+    async def lifespan(app: web.Application) -> AsyncIterator[None]:
+        # Up when the test lets it.
+        reader, writer = await asyncio.open_connection("127.0.0.1", {port})
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        yield
+
+
+    feature = Feature(routes, lifespan=lifespan)
+
+
+    @routes.get("/gated")
+    async def gated() -> None:
+        '''Answer.'''
+"""
+
+
+class Gate:
+    """A port on which a lifespan waits for the test."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._waiting: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator["Gate"]:
+        server = await asyncio.start_server(self._arrive, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+
+    async def _arrive(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._waiting.put_nowait(writer)
+
+    async def arrived(self) -> asyncio.StreamWriter:
+        """Waits for a lifespan; it goes on when what is returned is closed."""
+        return await asyncio.wait_for(self._waiting.get(), PATIENCE_S)
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    async with Gate().opened() as opened:
+        yield opened
+
+
+async def show(client: Client, name: str) -> Any:
+    async with client.get(f"/features/{name}") as response:
+        assert response.status == 200
+        return await response.json()
+
+
+async def reload(client: Client, body: Any = None) -> tuple[int, Any]:
+    async with client.post("/features/reload", json=body, headers=BEARER) as response:
+        return response.status, await response.json()
+
+
+class TestOneFeature:
+    async def test_a_feature_is_told_with_all_that_is_known_of_it(self, client):
+        shown = await show(client, "pets")
+        async with client.get("/features") as response:
+            (listed,) = [each for each in await response.json() if each["name"] == "pets"]
+        assert set(listed) == set(shown)
+        assert (shown["name"], shown["version"]) == ("pets", "1.0.0")
+        assert (shown["state"], shown["state_text"]) == ("serving", "serving")
+        assert shown["generation"] >= 0
+        assert re.fullmatch("[0-9a-f]{64}", shown["content_hash"])
+        assert re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+Z", shown["since"])
+        assert shown["routes"] == ["GET /api/v1/talk"]
+        assert shown["load_ms"] > 0
+        assert set(shown["requests"]) == {"served", "failed", "in_flight"}
+        assert shown["refused"] is shown["last_error"] is None
+        assert shown["findings"] == shown["waiting_for"] == shown["draining"] == []
+        assert (shown["required"], shown["system"], shown["leaked"]) == (False, False, [])
+
+    async def test_a_name_that_is_not_there_is_answered_with_the_nearest(self, client):
+        async with client.get("/features/pet") as response:
+            assert response.status == 404
+            problem = await response.json()
+        assert problem["detail"] == "There is no feature `pet`; did you mean `pets`?"
+        async with client.get("/features/elephants") as response:
+            problem = await response.json()
+        assert problem["detail"] == "There is no feature `elephants`; GET /features has all"
+
+    async def test_a_feature_may_be_called_reload(self, feature_client, feature_folder):
+        client = await feature_client(feature_folder("reload", FEATURE))
+        assert (await show(client, "reload"))["state"] == "serving"
+        assert await reload(client, {"names": ["reload"]})
+
+    def test_every_fact_of_an_entry_is_told(self):
+        at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+        finding = Finding("bad-path", "error", "features/pets/routes.py", 3, "no", "yes")
+        entry = Entry(
+            "pets",
+            "1.2.0",
+            "waiting",
+            ("GET /pets",),
+            (),
+            system=False,
+            waiting_for=("cats", "owners"),
+            generation=7,
+            content_hash="a" * 64,
+            since=at,
+            load_ms=1.5,
+            served=3,
+            failed=2,
+            in_flight=1,
+            refused=Refused("b" * 64, at, (finding,)),
+            draining=(Draining(6, 4),),
+        )
+        leaked = [("pets", 5, "a module"), ("other", 4, "an application")]
+        told = describe_feature(entry, required=True, leaked=leaked).model_dump(mode="json")
+        assert told["state_text"] == "waiting for cats, owners"
+        assert told["waiting_for"] == ["cats", "owners"]
+        assert told["requests"] == {"served": 3, "failed": 2, "in_flight": 1}
+        assert told["since"] == "2026-03-01T12:00:00Z"
+        assert told["last_error"] == dataclasses.asdict(finding)
+        assert told["refused"] == {
+            "content_hash": "b" * 64,
+            "at": "2026-03-01T12:00:00Z",
+            "findings": [dataclasses.asdict(finding)],
+        }
+        assert told["draining"] == [{"generation": 6, "requests": 4}]
+        assert told["leaked"] == [{"generation": 5, "what": "a module"}]
+        assert (told["required"], told["generation"], told["load_ms"]) == (True, 7, 1.5)
+
+
+class TestReload:
+    async def test_where_nothing_changed_it_says_so(self, client):
+        before = await show(client, "pets")
+        for body in (None, {}, {"names": None}, {"names": ["pets"]}):
+            code, answer = await reload(client, body)
+            assert (code, answer["changes"]) == (200, [])
+            assert answer["generation"] >= before["generation"]
+            assert answer["took_ms"] > 0
+        assert await show(client, "pets") == before
+
+    async def test_it_answers_when_what_changed_is_current(self, client, feature_folder):
+        before = await show(client, "pets")
+        feature_folder("pets", FEATURE.replace("/talk", "/walk"))
+        code, answer = await reload(client)
+        assert code == 200
+        (change,) = answer["changes"]
+        after = await show(client, "pets")
+        assert (change["name"], change["step"], change["findings"]) == ("pets", "changed", [])
+        assert change["generation"] == after["generation"] == answer["generation"]
+        assert change["generation"] > before["generation"]
+        assert change["content_hash"] == after["content_hash"] != before["content_hash"]
+        assert after["routes"] == ["GET /api/v1/walk"]
+        assert await status(client, "/api/v1/walk") == 204
+        assert await status(client, "/api/v1/talk") == 404
+
+    async def test_what_is_refused_is_told_and_what_served_goes_on(self, client, feature_folder):
+        before = await show(client, "pets")
+        feature_folder("pets", BROKEN)
+        code, answer = await reload(client)
+        assert code == 200
+        (change,) = answer["changes"]
+        assert (change["step"], change["generation"]) == ("refused", before["generation"])
+        (finding,) = change["findings"]
+        assert (finding["id"], finding["level"]) == ("syntax-error", "error")
+        after = await show(client, "pets")
+        assert (after["state"], after["generation"]) == ("serving", before["generation"])
+        assert after["content_hash"] == before["content_hash"]
+        assert after["refused"]["content_hash"] == change["content_hash"]
+        assert after["refused"]["at"].endswith("Z")
+        assert after["refused"]["findings"] == [finding]
+        assert after["last_error"] == finding
+        assert await status(client, "/api/v1/talk") == 204
+        assert (await reload(client))[1]["changes"] == [change]  # it was tried again
+
+        feature_folder("pets", FEATURE.replace("/talk", "/walk"))
+        assert [each["step"] for each in (await reload(client))[1]["changes"]] == ["changed"]
+        after = await show(client, "pets")
+        assert after["refused"] is after["last_error"] is None
+
+    async def test_a_name_that_is_wrong_changes_nothing(self, client, feature_folder):
+        before = await show(client, "pets")
+        feature_folder("pets", FEATURE.replace("/talk", "/walk"))
+        code, problem = await reload(client, {"names": ["pets", "pest"]})
+        assert code == 404
+        assert problem["detail"] == "There is no feature `pest`; did you mean `pets`?"
+        assert await show(client, "pets") == before
+        assert (await reload(client, {"names": ["system.metrics"]}))[0] == 404
+
+    @pytest.mark.parametrize("body", [{"name": "pets"}, {"names": []}, {"names": "pets"}, ["pets"]])
+    async def test_a_body_that_cannot_be_meant_is_refused(self, client, feature_folder, body):
+        feature_folder("pets", FEATURE.replace("/talk", "/walk"))
+        assert (await reload(client, body))[0] == 422
+        assert await status(client, "/api/v1/talk") == 204
+
+    async def test_it_wants_the_token_on_loopback_too(self, client, feature_folder):
+        feature_folder("pets", FEATURE.replace("/talk", "/walk"))
+        assert await status(client, "/features/reload", method="POST") == 404
+        assert await status(client, "/api/v1/talk") == 204
+
+    @pytest.mark.parametrize("phase", ["starting", "draining"])
+    async def test_nothing_is_changed_while_it_starts_or_stops(self, client, phase):
+        app(client)[PROCESS_STATE].phase = phase
+        async with client.post("/features/reload", headers=BEARER) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "1")
+            assert f"PetSage is {phase}" in (await response.json())["detail"]
+
+    async def test_a_client_that_goes_away_does_not_cut_the_change(
+        self, client, feature_folder, log_lines, gate
+    ):
+        feature_folder("pets", GATED.format(port=gate.port))
+        _, writer = await asyncio.open_connection(client.host, client.port)
+        head = f"POST /features/reload HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}"
+        writer.write(f"{head}\r\n\r\n".encode())
+        waiting = await gate.arrived()
+        writer.close()
+        await line_of(log_lines, "POST /features/reload")  # nobody waits for the answer
+        waiting.close()
+        _, answer = await reload(client)  # which waits for the first
+        assert answer["changes"] == []
+        assert await status(client, "/api/v1/gated") == 204
+
+    async def test_of_two_reloads_the_second_waits_for_the_first(
+        self, client, feature_folder, gate
+    ):
+        feature_folder("pets", GATED.format(port=gate.port))
+        first = asyncio.create_task(reload(client))
+        waiting = await gate.arrived()
+        second = asyncio.create_task(reload(client))
+        async with client.get("/features/pets") as response:  # meanwhile others are answered
+            assert response.status == 200
+        assert await status(client, "/api/v1/talk") == 204
+        assert not first.done()
+        assert not second.done()
+        waiting.close()
+        (code, answer), (other_code, other) = await asyncio.gather(first, second)
+        assert (code, other_code) == (200, 200)
+        assert [each["step"] for each in answer["changes"]] == ["changed"]
+        assert other["changes"] == []
+        assert other["generation"] == answer["generation"]
+
+    async def test_the_log_says_who_asked_and_for_what(self, client, log_lines):
+        async with client.post(
+            "/features/reload", json={"names": ["pets"]}, headers=BEARER
+        ) as response:
+            request_id = response.headers["X-Request-ID"]
+        line = await line_of(log_lines, "Folders are looked at by hand: pets")
+        assert (line["level"], line["request_id"]) == ("INFO", request_id)
+
+
+class TestFolders:
+    @pytest.fixture
+    def petsage_settings(self, petsage_settings, feature_folder):
+        folders = [feature_folder("pets", FEATURE).parent]
+        catalog = petsage_settings.catalog.model_copy(
+            update={"folders": folders, "required": ["pets"]}
+        )
+        return petsage_settings.model_copy(update={"catalog": catalog})
+
+    async def test_readiness_says_nothing_of_what_was_refused(self, petsage_client, feature_folder):
+        async def ready() -> tuple[int, str]:
+            async with petsage_client.get("/readyz?verbose") as response:
+                return response.status, await response.text()
+
+        before = await ready()
+        feature_folder("pets", BROKEN)
+        _, answer = await reload(petsage_client)
+        assert [each["step"] for each in answer["changes"]] == ["refused"]
+        assert await ready() == before
+        assert before[0] == 200
+        assert "feature.pets" in before[1]
+        shown = await show(petsage_client, "pets")
+        assert shown["required"] is True
+        assert shown["refused"] is not None
+
+    async def test_a_folder_is_asked_for_by_its_name_when_it_is_new_and_when_it_is_gone(
+        self, petsage_client, feature_folder
+    ):
+        folder = feature_folder("cats", FEATURE.replace("/talk", "/purr"))
+        _, answer = await reload(petsage_client, {"names": ["cats"]})
+        assert [(each["name"], each["step"]) for each in answer["changes"]] == [("cats", "added")]
+        assert await status(petsage_client, "/api/v1/purr") == 204
+        shutil.rmtree(folder)
+        _, answer = await reload(petsage_client, {"names": ["cats"]})
+        (change,) = answer["changes"]
+        assert (change["name"], change["step"]) == ("cats", "removed")
+        assert change["generation"] is change["content_hash"] is None
+        assert await status(petsage_client, "/api/v1/purr") == 404
+        assert (await reload(petsage_client, {"names": ["cats"]}))[0] == 404
+
+    async def test_names_that_are_no_utf_8_are_told(self, petsage_client, feature_folder):
+        name = os.fsdecode(b"\xff")
+        feature_folder(name, FEATURE.replace("/talk", "/purr"))
+        feature_folder("pets", {f"{name}.py": "def oops(:\n"})
+        code, answer = await reload(petsage_client)
+        assert code == 200
+        assert {each["name"]: each["step"] for each in answer["changes"]} == {
+            "\\udcff": "failed",
+            "pets": "refused",
+        }
+        assert (await show(petsage_client, "pets"))["last_error"]["file"].endswith(
+            "pets/\\udcff.py"
+        )
+        async with petsage_client.get("/features") as response:
+            assert response.status == 200
+            assert "\\udcff" in {each["name"] for each in await response.json()}
+
+
 class TestDocument:
     @pytest.fixture
     async def documented(self, client) -> DocumentedClient:
@@ -639,6 +961,16 @@ class TestDocument:
                 "PUT", f"/loggers/{name}", json=change, headers=BEARER
             )
             assert answer.status == wanted
+        bodies: list[tuple[Any, int]] = [
+            (None, 200),
+            ({"names": ["pets"]}, 200),
+            ({"names": ["pet"]}, 404),
+            ({"names": []}, 422),
+        ]
+        for body, wanted in bodies:
+            answer = await documented.request("POST", "/features/reload", json=body, headers=BEARER)
+            assert answer.status == wanted
+        assert (await documented.get("/features/pet")).status == 404
         path = f"/loggers/{CHANGED}"
         assert (await documented.request("DELETE", path, headers=BEARER)).status == 200
         assert (await documented.get("/loggers/made.nowhere")).status == 404
@@ -658,6 +990,9 @@ class TestDocument:
         assert secured == {
             ("get", "/metrics"): [*wanted, {}],
             ("get", "/features"): [*wanted, {}],
+            ("get", "/features/{name}"): [*wanted, {}],
+            ("get", "/features/reload"): [*wanted, {}],
+            ("post", "/features/reload"): wanted,
             ("get", "/loggers"): [*wanted, {}],
             ("get", "/loggers/{name}"): [*wanted, {}],
             ("put", "/loggers/{name}"): wanted,
@@ -769,7 +1104,7 @@ class TestCommand:
         assert "--undo goes with" in result.stderr
 
     def test_the_files_token_goes_to_no_other_machine(self, petsage, tmp_path):
-        from petsage.logger_command import find_server
+        from petsage.running_server import find_server
         from petsage.settings import Settings
 
         write_token_file(8000, "a" * 43, {"XDG_RUNTIME_DIR": str(tmp_path)})

@@ -4,16 +4,19 @@ import asyncio
 import gzip
 import http.client
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from petsage.catalog import CATALOG
+from petsage.entry import State, Step
 from petsage.health import CHECKS, PROCESS_STATE
 from petsage.metrics import (
     BUCKETS,
@@ -259,6 +262,22 @@ def test_a_status_has_three_digits_or_is_none(status):
     assert [each.status for each in metrics.observed()] == [OTHER]
 
 
+def test_what_is_forgotten_has_no_series_and_begins_anew_where_it_comes_back():
+    metrics = RequestMetrics()
+    for route in ("/gone", "/gone-too", "/stays", None):
+        for status in (200, 500):
+            metrics.observe("GET", route, status, 0.1)
+            metrics.observe("BREW", route, status, 0.1)  # never looked up directly
+    metrics.forget({"/gone", "/gone-too"})
+    assert {each.route for each in metrics.observed()} == {"/stays", ""}
+    assert sum(sum(each.counts) for each in metrics.observed()) == 8
+
+    metrics.observe("GET", "/gone", 200, 0.1)
+
+    (observed,) = (each for each in metrics.observed() if each.route == "/gone")
+    assert sum(observed.counts) == 1
+
+
 async def test_each_access_line_is_one_count_and_the_other_way_round(client, log_lines):
     kinds = [
         b"GET /api/v1/pets/1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -405,9 +424,9 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
     petsage_settings, log_pipeline, tmp_path
 ):
     from petsage.app import create_app
-    from petsage.catalog import CATALOG
     from petsage.readiness import READINESS
-    from petsage.system.metrics import Exposition, Sources
+    from petsage.system.metrics import Exposition
+    from petsage.system.samples import Sources
 
     folders = []
     for place in ("one", "two"):
@@ -432,12 +451,93 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
     states = {
         name: [
             state
-            for state in ("serving", "failed", "disabled")
+            for state in get_args(State)
             if of(samples, "petsage_feature_state", feature=name, state=state)
         ]
         for name in ("twin", "broken")
     }
     assert states == {"twin": ["serving"], "broken": ["failed"]}
+
+
+class TestChanges:
+    @pytest.fixture
+    def petsage_settings(self, petsage_settings, feature_folder):
+        folders = [feature_folder("pets", FEATURE).parent]
+        catalog = petsage_settings.catalog.model_copy(update={"folders": folders})
+        return petsage_settings.model_copy(update={"catalog": catalog})
+
+    async def test_each_feature_tells_what_it_serves_and_what_was_refused(
+        self, petsage_client, feature_folder
+    ):
+        catalog = app(petsage_client)[CATALOG]
+        before = await scrape(petsage_client)
+        assert of(before, "petsage_feature_refused", feature="pets") == 0
+        assert of(before, "petsage_feature_load_seconds", feature="pets") > 0
+        assert of(before, "petsage_feature_requests_in_flight", feature="pets") == 0
+        assert of(before, "petsage_generation") == catalog.generation
+        for outcome in get_args(Step):
+            assert of(before, "petsage_changes_total", outcome=outcome) == catalog.changes[outcome]
+        for name in ("petsage_generations_draining", "petsage_generations_leaked"):
+            assert of(before, name) == 0
+
+        feature_folder("pets", FEATURE.replace("routes = Routes()", "routes = Routes("))
+        await catalog.refresh()
+        refused = await scrape(petsage_client)
+        assert of(refused, "petsage_feature_refused", feature="pets") == 1
+        assert of(refused, "petsage_feature_state", feature="pets", state="serving") == 1
+        name = "petsage_feature_generation"
+        assert of(refused, name, feature="pets") == of(before, name, feature="pets")
+
+        feature_folder("pets", FEATURE.replace("No tea", "No coffee"))
+        await catalog.refresh()
+        mended = await scrape(petsage_client)
+        assert of(mended, "petsage_feature_refused", feature="pets") == 0
+        assert of(mended, name, feature="pets") > of(before, name, feature="pets")
+        assert of(mended, name, feature="pets") == of(mended, "petsage_generation")
+        for outcome in get_args(Step):
+            more = outcome in {"refused", "changed"}
+            was = of(before, "petsage_changes_total", outcome=outcome)
+            assert of(mended, "petsage_changes_total", outcome=outcome) == was + more
+        name = "petsage_change_seconds_total"
+        assert of(mended, name) > of(before, name)
+
+    async def test_no_series_bears_the_name_of_a_feature_that_is_gone(
+        self, petsage_client, feature_folder
+    ):
+        async with petsage_client.get("/readyz/pets.fed") as response:
+            assert response.status == 200
+        async with petsage_client.get("/api/v1/blocks"):
+            pass
+        watchdog = app(petsage_client)[WATCHDOG]
+        await until(lambda: watchdog.stalls_by_feature["pets"] > 0)
+        there = named(await scrape(petsage_client), "pets")
+        assert {"petsage_check_state", "petsage_event_loop_stalls_total"} <= there
+        assert "petsage_feature_generation" in there
+        folder = feature_folder("pets", {})
+        shutil.rmtree(folder)
+        catalog = app(petsage_client)[CATALOG]
+        await catalog.refresh()
+        await until(lambda: not [each for each in catalog.entries() if each.name == "pets"])
+        assert named(await scrape(petsage_client), "pets") == set()
+
+    async def test_a_feature_that_does_not_serve_has_no_generation(
+        self, petsage_client, feature_folder
+    ):
+        feature_folder("cats", "feature = 3\n")
+        await app(petsage_client)[CATALOG].refresh()
+        samples = await scrape(petsage_client)
+        assert of(samples, "petsage_feature_state", feature="cats", state="failed") == 1
+        assert "petsage_feature_generation" not in named(samples, "cats")
+
+
+def named(samples: Samples, feature: str) -> set[str]:
+    """The metrics that have a series of a feature, or of one of its checks."""
+    return {
+        name
+        for name, labels in samples
+        for label, value in labels
+        if label in {"feature", "check"} and value.partition(".")[0] == feature
+    }
 
 
 async def test_checks_are_shown_as_they_were_found_last_and_none_is_run(client):

@@ -5,6 +5,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -347,7 +348,9 @@ async def test_a_required_sink_that_says_nothing_is_a_timeout(stuck):
     path, reader = stuck
     with a_log(0.2, pipe=a_file(path)):
         receipt = await prove(PETS, "told")
-        assert states_of(receipt) == [("pipe", "timeout", "not written within 0.2 s")]
+        ((name, state, why),) = states_of(receipt)
+        assert (name, state) == ("pipe", "timeout")
+        assert re.fullmatch(r"not written within 0\.[2-9]\d? s", str(why))
         assert receipt.missing is receipt.sinks[0]
         drain(reader)
         assert (await prove(PETS, "told again")).missing is None

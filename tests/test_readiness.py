@@ -1,6 +1,7 @@
 """`/livez` and `/readyz`, through HTTP: who is asked, what is told, and to whom."""
 
 import asyncio
+import shutil
 import signal
 import time
 import urllib.request
@@ -137,11 +138,12 @@ async def test_a_process_that_starts_or_stops_is_not_ready_whatever_hangs(pets, 
     assert (await pets.client.get("/livez")).status == 200
 
 
-async def test_a_required_feature_that_no_longer_serves_fails(pets):
-    await pets.root[CATALOG]._running.pop("pets").stop()
+async def test_a_required_feature_that_no_longer_serves_fails(pets, tmp_path):
+    shutil.rmtree(tmp_path / "features" / "pets")
+    await pets.root[CATALOG].refresh()
     answer = await pets.get("/readyz?verbose")
     assert answer.status == 503
-    assert b"[-]feature.pets failed: it does not run\n" in answer.body
+    assert b"[-]feature.pets failed: there is no such feature\n" in answer.body
 
 
 async def test_a_required_sink_that_does_not_write_fails(pets, petsage_settings):
@@ -356,6 +358,10 @@ async def test_no_answer_is_kept_on_the_way(pets):
     ]:
         answer = await pets.get(path)
         assert (answer.status, answer.headers["Cache-Control"]) == (status, "no-store")
+    for path in ("/livez", "/readyz", "/readyz/process", "/metrics", "/features"):
+        refused = await pets.client.request("DELETE", path)
+        assert (refused.status, refused.headers["Cache-Control"]) == (405, "no-store"), path
+    assert "Cache-Control" not in (await pets.client.request("DELETE", "/")).headers
     stranger = await pets.client.get("/readyz/process")
     assert (stranger.status, stranger.headers["Cache-Control"]) == (404, "no-store")
 

@@ -139,14 +139,19 @@ def test_what_a_feature_starts_gets_neither_the_sockets_nor_the_variables(projec
         project,
         "starts",
         """
-        import logging, subprocess, sys
+        import subprocess, sys
+        from petsage import Feature, Routes
         code = "import os; print([n for n in os.environ if n.startswith('LISTEN_')], "
         code += "os.path.exists('/proc/self/fd/3') and os.readlink('/proc/self/fd/3'))"
-        out = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, close_fds=False
-        )
-        print("child:", out.stdout, out.stderr)
-        feature = 3
+
+        async def lifespan(app):
+            out = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, close_fds=False
+            )
+            print("child:", out.stdout, out.stderr)
+            yield
+
+        feature = Feature(Routes(), lifespan=lifespan)
         """,
     )
     with socket.create_server(("127.0.0.1", 0)) as parent:

@@ -19,6 +19,7 @@ from yarl import URL
 
 from petsage.errors import Problem
 from petsage.feature import Feature, Routes, compile_feature
+from petsage.generation import Generation
 from petsage.metrics import RequestMetrics
 from petsage.path_template import PathTemplate, parse_path
 from petsage.routing import Mounted, RouteClash, RouteTable, TableResource, allowed_methods
@@ -105,7 +106,8 @@ def table(*paths: str, method: str = "GET") -> RouteTable:
     compiled, flaws = compile_feature(Feature(routes, mount=""), "tested")
     assert not flaws
     app = web.Application()
-    return RouteTable(Mounted("tested", app, each) for each in compiled)
+    generation = Generation("tested", 1)
+    return RouteTable(Mounted("tested", app, each, generation) for each in compiled)
 
 
 def names_of(path: str) -> tuple[str, ...]:
@@ -407,7 +409,7 @@ def prebuilt(template: str, count: int) -> RouteTable:
     [model] = table(template.format(i=0)).routes
     paths = (parse_path(template.format(i=number)) for number in range(count))
     return RouteTable(
-        Mounted("tested", model.app, replace(model.compiled, path=path))
+        replace(model, compiled=replace(model.compiled, path=path))
         for path in paths
         if isinstance(path, PathTemplate)
     )

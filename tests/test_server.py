@@ -182,7 +182,21 @@ def test_on_a_terminal_one_human_line_says_what_serves_and_what_does_not(project
 
 def test_a_terminal_that_has_gone_fails_no_start(project, unused_tcp_port):
     write_feature(project, "hello", HELLO)
-    write_feature(project, "slow", f"open('go').read()\n{textwrap.dedent(SLOW)}")
+    write_feature(
+        project,
+        "slow",
+        """
+        import asyncio
+        from pathlib import Path
+        from petsage import Feature, Routes
+
+        async def lifespan(app):
+            await asyncio.to_thread(Path("go").read_text)
+            yield
+
+        feature = Feature(Routes(), lifespan=lifespan)
+        """,
+    )
     os.mkfifo(project / "go")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -247,12 +261,14 @@ def test_a_feature_that_sets_up_logging_does_not_silence_the_log(project, start_
 
     assert server.end()[0] == 0
     messages = [line["message"] for line in server.lines]
-    assert any(each.startswith("Feature greedy set up logging") for each in messages)
+    told = [each for each in messages if "__init__.py:2: import-side-effect" in each]
+    assert told
+    assert all(each.startswith("Feature greedy is set aside: ") for each in told)
     assert messages.count("GET /api/v1/hello/Ada 200") == 1
 
 
 def test_what_a_feature_prints_is_a_line_of_the_log(project, start_server):
-    write_feature(project, "loud", 'print("one\\ntwo")\n' + "feature = 3\n")
+    write_feature(project, "loud", f'print("one\\ntwo")\n{textwrap.dedent(HELLO)}')
 
     server = start_server()
 
@@ -263,26 +279,26 @@ def test_what_a_feature_prints_is_a_line_of_the_log(project, start_server):
 STUCK_IMPORT = "import time\ntime.sleep(1000)\n"
 
 
-def test_a_signal_ends_a_start_that_hangs_and_names_the_line(project):
+def test_an_import_that_hangs_is_set_aside_with_its_line_and_keeps_nobody(project, start_server):
     write_feature(project, "stuck", STUCK_IMPORT)
-    write_feature(project, "early", 'print("importing")\n' + "feature = 3\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "petsage", "serve", "--port", "0"],
-        cwd=project,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    while json.loads(process.stdout.readline())["message"] != "importing":
-        pass
+    write_feature(project, "hello", HELLO)
 
-    process.terminate()
-    out, _ = process.communicate(timeout=20)
+    server = start_server(env={"PETSAGE_CATALOG__CHECK_TIMEOUT_S": "0.3"})
 
-    assert process.returncode == 1
-    last = json.loads(out.splitlines()[-1])["message"]
-    assert last.startswith("PetSage ends, and cuts what still runs: ")
-    assert "features/stuck/__init__.py:2" in last
+    assert server.get("/api/v1/hello/Ada")[0] == 200
+    (line,) = errors_of(server.lines)
+    assert "features/stuck/__init__.py:2: check-timeout" in line["message"]
+
+
+def test_a_signal_ends_a_start_amid_a_check_that_hangs(project, start_server):
+    write_feature(project, "stuck", STUCK_IMPORT)
+    server = start_server(begin="PetSage listens on ")
+
+    server.signal(signal.SIGTERM)
+
+    code, err = server.end()
+    assert (code, err) == (0, "")
+    assert server.lines[-1]["message"] == "PetSage has stopped"
 
 
 def test_a_third_signal_ends_at_once_what_would_not_end(project, start_server):

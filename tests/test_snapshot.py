@@ -1,11 +1,16 @@
 """A feature's bytes, read once, and its modules made of just these."""
 
+import contextlib
 import importlib
 import inspect
 import os
 import pickle
 import py_compile
+import socket
+import stat
+import subprocess
 import sys
+import threading
 import traceback
 from importlib import resources
 from pathlib import Path
@@ -220,3 +225,136 @@ def test_pipes_and_broken_links_are_left_out(feature_folder):
     (folder / "gone.py").symlink_to(folder / "nowhere.py")
 
     assert list(take_snapshot("pets", folder).sources) == ["__init__.py"]
+
+
+# Links, kinds of files, and what is written meanwhile
+
+
+def kinds(snapshot):
+    return [(flaw.id, Path(place.file).name) for place, flaw, _ in snapshot.flaws]
+
+
+def test_links_inside_the_folders_of_features_are_followed_and_those_that_lead_out_refused(
+    feature_folder, tmp_path
+):
+    folder = feature_folder("pets", {"__init__.py": "", "a/b.py": "v = 1"})
+    shared = feature_folder("_shared", {"words.py": "v = 2", "deep/c.py": "v = 3"})
+    outside = feature_folder("../outside", {"secret.py": "v = 4"})
+    (folder / "words.py").symlink_to("../_shared/words.py")
+    (folder / "deep").symlink_to(shared / "deep")
+    (folder / "secret.py").symlink_to(outside / "secret.py")
+    (folder / "out").symlink_to(outside)
+    (folder / "up.py").symlink_to("../../outside/secret.py")
+    (folder / "twice.py").symlink_to("out/secret.py")
+
+    snapshot = take_snapshot("pets", folder, [tmp_path / "features"])
+    assert sorted(snapshot.sources) == ["__init__.py", "a/b.py", "deep/c.py", "words.py"]
+    names = ["out", "secret.py", "twice.py", "up.py"]
+    assert sorted(kinds(snapshot)) == [("outside-link", name) for name in names]
+
+    both = take_snapshot("pets", folder, [tmp_path / "features", tmp_path / "outside"])
+    assert both.sources["out/secret.py"] == b"v = 4"
+    assert kinds(both) == []
+
+
+def test_a_features_folder_that_leads_out_is_not_read(feature_folder, tmp_path):
+    outside = feature_folder("../outside", "v = 1")
+    (tmp_path / "features" / "pets").symlink_to(outside)
+
+    snapshot = take_snapshot("pets", tmp_path / "features" / "pets")
+    assert (kinds(snapshot), snapshot.sources) == ([("outside-link", "pets")], {})
+
+
+def test_links_in_a_circle_are_followed_once(feature_folder):
+    folder = feature_folder("pets", {"__init__.py": "", "a/b.py": ""})
+    (folder / "a" / "up").symlink_to("..")
+    (folder / "here").symlink_to(".")
+    (folder / "all").symlink_to("../../features")
+
+    assert "all/pets/a/b.py" not in take_snapshot("pets", folder).sources
+    assert {"__init__.py", "a/b.py"} <= set(take_snapshot("pets", folder).sources)
+
+
+def test_sockets_and_devices_are_left_out(feature_folder, monkeypatch):
+    folder = feature_folder("pets", "")
+    monkeypatch.chdir(folder)  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.py")
+        if os.geteuid() == 0:
+            os.mknod("zero.py", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+        assert list(take_snapshot("pets", folder).sources) == ["__init__.py"]
+
+
+def test_too_many_files_are_found_before_any_is_read(feature_folder, monkeypatch):
+    folder = feature_folder("pets", {f"{number}.txt": "" for number in range(30)})
+    monkeypatch.setattr("petsage.listing.MAX_FILES", 20)
+
+    snapshot = take_snapshot("pets", folder)
+    assert (kinds(snapshot), snapshot.sources) == ([("too-large", "pets")], {})
+
+
+def test_the_hash_is_the_same_whatever_the_order_and_names_are_part_of_it(feature_folder):
+    files = {"b.txt": "1", "a/c.txt": "2", "a.txt": "3", "__init__.py": ""}
+    one = feature_folder("one", files)
+    other = feature_folder("other", dict(reversed(files.items())))
+    before = take_snapshot("pets", one).content_hash
+    assert take_snapshot("pets", other).content_hash == before
+
+    (other / "b.txt").rename(other / "c.txt")
+    assert take_snapshot("pets", other).content_hash != before
+
+
+def test_a_snapshot_is_of_one_moment_though_the_folder_is_written_to(feature_folder):
+    """Both files always say the same, `a` first: a snapshot never has a newer `b`, nor half."""
+    folder = feature_folder("pets", {"a.py": "0" * 5000, "b.py": "0" * 5000})
+    ended = threading.Event()
+
+    def keep_writing():
+        number = 0
+        while not ended.wait(0.01):
+            number = (number + 1) % 10
+            for name in ("a.py", "b.py"):
+                (folder / ".draft").write_text(str(number) * 5000)
+                (folder / ".draft").replace(folder / name)
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    taken: list[dict[str, bytes]] = []
+    try:
+        while len(taken) < 100:
+            with contextlib.suppress(OSError):
+                taken.append(take_snapshot("pets", folder).sources)
+    finally:
+        ended.set()
+        writer.join()
+    for sources in taken:
+        first, second = sources["a.py"], sources["b.py"]
+        assert (len(first), len(second)) == (5000, 5000)
+        assert int(first[:1]) - int(second[:1]) in {0, 1, -9}
+
+
+def test_a_file_that_is_written_to_all_the_time_is_named(feature_folder):
+    folder = feature_folder("pets", {"__init__.py": "", "log.txt": ""})
+    writing = "while :; do echo x; done >> log.txt"
+    with subprocess.Popen(["sh", "-c", writing], cwd=folder) as writer:
+        try:
+            with pytest.raises(OSError, match="it changes while it is read") as caught:  # noqa: PT012 - in the end
+                while True:  # until it writes
+                    take_snapshot("pets", folder)
+        finally:
+            writer.kill()
+    assert caught.value.filename == str(folder / "log.txt")
+
+
+def test_a_file_that_is_moved_meanwhile_is_neither_missing_nor_there_twice(feature_folder):
+    folder = feature_folder("pets", {"__init__.py": "", "a/x.py": "", "b/y.py": "", "a/f.py": ""})
+    moving = "import os, time\nwhile True:\n    for a, b in ('ab', 'ba'):\n"
+    moving += "        os.rename(f'{a}/f.py', f'{b}/f.py')\n        time.sleep(0.001)\n"
+    with subprocess.Popen([sys.executable, "-c", moving], cwd=folder) as mover:
+        try:
+            for _ in range(2_000):
+                with contextlib.suppress(OSError):
+                    sources = take_snapshot("pets", folder).sources
+                    assert len(sources) == 4
+        finally:
+            mover.kill()

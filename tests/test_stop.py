@@ -379,15 +379,17 @@ def test_a_signal_amid_imports_ends_it_without_a_word(project, start, number):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
 def test_a_signal_ends_other_commands_as_any_other_program(project, number, code):
-    write_feature(project, "stuck", 'print("importing")\nimport time\ntime.sleep(1000)\n')
+    begun = project / "begun"
+    os.mkfifo(begun)
+    source = f"open({str(begun)!r}, 'w').write('importing')\nimport time\ntime.sleep(1000)\n"
+    write_feature(project, "stuck", source)
     process = subprocess.Popen(
         [sys.executable, "-m", "petsage", "check"],
         cwd=project,
         env=clean_environment(),
         stderr=subprocess.PIPE,
     )
-    assert process.stderr is not None
-    assert process.stderr.readline() == b"importing\n"
+    assert begun.read_text() == "importing"  # waits until the import opens it
 
     process.send_signal(number)
 

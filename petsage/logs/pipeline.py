@@ -205,23 +205,6 @@ class Pipeline(logging.Handler):
     def close(self) -> None:
         """Does nothing: `logging.basicConfig(force=True)` closes every handler it finds."""
 
-    def reclaim(self) -> bool:
-        """Takes logging over again where somebody else has; whether that was so."""
-        root = logging.getLogger()
-        loggers = [
-            logger
-            for logger in logging.Logger.manager.loggerDict.values()
-            if isinstance(logger, logging.Logger) and logger.disabled
-        ]
-        if self in root.handlers and not loggers:
-            return False
-        if self not in root.handlers:
-            root.addHandler(self)
-            root.setLevel(self._settings.level)
-        for logger in loggers:
-            logger.disabled = False
-        return True
-
     def uninstall(self) -> None:
         """Gives logging back as it was, and closes each sink when its queue is written."""
         global _installed  # noqa: PLW0603 - as above
@@ -264,11 +247,6 @@ def installed_pipeline() -> Pipeline:
     if _installed is None:
         raise RuntimeError("no log pipeline is installed; `petsage serve` and the fixtures do that")
     return _installed
-
-
-def reclaim_logging() -> bool:
-    """Takes logging over again where somebody else has; False where that was not so."""
-    return _installed is not None and _installed.reclaim()
 
 
 async def prove(logger: logging.Logger, message: str) -> Receipt:

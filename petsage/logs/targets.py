@@ -1,6 +1,9 @@
 """What a sink's thread writes to: a stream of the process, or a file that is rotated.
 
 A target says `written` of a line only when it is: of a file, when it was read back.
+
+Longer than 300 lines: a file that others write to and rotate, too, has that many cases, and each
+line is counted in one of them.
 """
 
 import contextlib

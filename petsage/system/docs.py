@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Final
+from weakref import ref
 
 import orjson
 from aiohttp import web
@@ -71,16 +72,16 @@ class LiveDocument:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._table: RouteTable | None = None
+        self._table: ref[RouteTable] | None = None  # what was served is not kept by its document
         self._content: Content | None = None
 
     async def content(self, catalog: Catalog) -> Content:
         """The document of what `catalog` serves now."""
         async with self._lock:
             table = catalog.table
-            if self._content is None or table is not self._table:
+            if self._content is None or self._table is None or self._table() is not table:
                 self._content = await asyncio.to_thread(_document_of, table)
-                self._table = table
+                self._table = ref(table)
             return self._content
 
 

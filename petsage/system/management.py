@@ -1,48 +1,35 @@
 """What operators look at and change while PetSage runs: its features, and levels of loggers."""
 
-import dataclasses
-from collections.abc import AsyncIterator
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Annotated, Final, NoReturn
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from petsage import Feature, FromApp, Problem, Routes
 from petsage.catalog import CATALOG, Catalog
-from petsage.entry import Entry, State
-from petsage.errors import Severity
+from petsage.entry import Entry
+from petsage.errors import PetSageError, StartError, nearest
+from petsage.feature_report import (
+    ChangesModel,
+    FeatureModel,
+    describe_change,
+    describe_feature,
+)
+from petsage.health import PROCESS_STATE, ProcessState
+from petsage.loader import find_folders
 from petsage.logs.levels import ROOT, LevelChanges, LoggerLevel, TooManyLoggersError
 from petsage.management import guarded
 from petsage.settings import AnyCaseLevel
+from petsage.worker import in_thread
+
+_log = logging.getLogger(__name__)
 
 MAX_TTL_S: Final = 86_400.0
 
 routes = Routes(tags=("Management",))
-
-
-class FindingModel(BaseModel):
-    """One thing that is wrong with a feature."""
-
-    id: str = Field(description="Its kind.", examples=["handler-not-async"])
-    level: Severity = Field(description="An error sets the feature aside, a warning does not.")
-    file: str = Field(description="The file.", examples=["features/pets/routes.py"])
-    line: int = Field(description="The line, from 1; 0 for the file or folder as a whole.")
-    problem: str = Field(description="What is wrong.", examples=["`feed` is no `async def`"])
-    fix: str = Field(description="What mends it.", examples=["write `async def feed`"])
-
-
-class FeatureModel(BaseModel):
-    """A feature, and how it is doing."""
-
-    name: str = Field(description="Its folder's name.", examples=["smoke_test"])
-    version: str | None = Field(description="Its own version, where it could be read.")
-    state: State = Field(description="Whether it serves, was set aside, or is not wanted.")
-    required: bool = Field(description="Whether PetSage is unready without it.")
-    system: bool = Field(description="Whether it is a part of the core.")
-    routes: list[str] = Field(
-        description="Method and path of each route.", examples=[["GET /api/v1/smoke-test"]]
-    )
-    findings: list[FindingModel] = Field(description="All that is wrong with it.")
 
 
 class LoggerModel(BaseModel):
@@ -78,6 +65,20 @@ class LevelChange(BaseModel):
     )
 
 
+class ReloadRequest(BaseModel):
+    """What is to be looked at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=10_000,
+        description="The folders of these features; null for all.",
+        examples=[["pets"]],
+    )
+
+
 LEVELS: Final = web.AppKey("levels", LevelChanges)
 
 
@@ -90,8 +91,70 @@ async def lifespan(app: web.Application) -> AsyncIterator[None]:
 
 @routes.get("/features", summary="List the features")
 async def list_features(catalog: Annotated[Catalog, FromApp(CATALOG)]) -> list[FeatureModel]:
-    """Every feature: those that serve, those set aside with their reasons, those not wanted."""
-    return [_feature_model(entry, catalog) for entry in catalog.entries()]
+    """Every feature: what serves, what was set aside or refused and why, what is not wanted."""
+    required, leaked = catalog.required, catalog.leaked
+    return [
+        describe_feature(entry, required=entry.name in required, leaked=leaked)
+        for entry in catalog.entries()
+    ]
+
+
+@routes.get("/features/{name}", summary="Show one feature", answers={404: Problem})
+async def get_feature(name: str, catalog: Annotated[Catalog, FromApp(CATALOG)]) -> FeatureModel:
+    """One feature, by its folder's name."""
+    entries = catalog.entries()
+    for entry in entries:
+        if entry.name == name:
+            return _feature_model(entry, catalog)
+    raise _no_feature([name], {entry.name for entry in entries})
+
+
+@routes.get(
+    "/features/reload", summary="Show the feature that is called reload", answers={404: Problem}
+)
+async def get_feature_called_reload(
+    catalog: Annotated[Catalog, FromApp(CATALOG)],
+) -> FeatureModel:
+    """The feature whose folder is called `reload`, as any other is shown by its name."""
+    return await get_feature("reload", catalog)
+
+
+@routes.post(
+    "/features/reload",
+    summary="Take up what changed in the folders",
+    answers={404: Problem, 503: Problem},
+)
+async def reload_features(
+    catalog: Annotated[Catalog, FromApp(CATALOG)],
+    state: Annotated[ProcessState, FromApp(PROCESS_STATE)],
+    wanted: ReloadRequest | None = None,
+) -> ChangesModel:
+    """Looks at the folders, and answers with what changed once that is current.
+
+    What is refused or fails is an answer like another: its findings say why; what was so before is
+    tried again. A change goes on to its end though the client goes away; of two reloads, the
+    second waits for the first.
+    """
+    if state.phase != "ready":
+        raise Problem(
+            503,
+            f"PetSage is {state.phase}, and nothing is changed by hand meanwhile",
+            headers={hdrs.RETRY_AFTER: "1"},
+        )
+    started = time.perf_counter()
+    named = wanted.names if wanted is not None else None
+    names = frozenset(named) if named is not None else None
+    await _require_features(names or (), catalog)
+    _log.info("Folders are looked at by hand: %s", ", ".join(sorted(names or ())) or "all")
+    try:
+        changes = await catalog.refresh(names, again=True)
+    except PetSageError as error:
+        raise Problem(503, str(error)) from error
+    return ChangesModel(
+        changes=[describe_change(each) for each in changes],
+        generation=catalog.generation,
+        took_ms=round((time.perf_counter() - started) * 1000, 1),
+    )
 
 
 @routes.get("/loggers", summary="List the loggers")
@@ -141,16 +204,38 @@ def _no_logger() -> NoReturn:
     raise Problem(404, "There is no logger of this name")
 
 
+async def _require_features(names: Collection[str], catalog: Catalog) -> None:
+    """Refuses names that neither a folder nor a feature from one has.
+
+    Raises:
+        Problem: 404, one of them is wrong; it says which is near. 503, a folder of features
+            cannot be read.
+    """
+    if not names:
+        return
+    try:
+        folders = await in_thread(lambda: list(find_folders(catalog.folders)))
+    except StartError as error:
+        raise Problem(503, str(error)) from error
+    known = {path.name for path in folders}
+    known.update(entry.name for entry in catalog.entries() if not entry.system)
+    wrong = sorted(name for name in names if name not in known)
+    if wrong:
+        raise _no_feature(wrong, known)
+
+
+def _no_feature(names: Iterable[str], known: Collection[str]) -> Problem:
+    said = []
+    for name in names:
+        near = nearest(name, known)
+        hint = f"did you mean `{near}`?" if near is not None else "GET /features has all"
+        said.append(f"There is no feature `{name}`; {hint}")
+    return Problem(404, " ".join(said))
+
+
 def _feature_model(entry: Entry, catalog: Catalog) -> FeatureModel:
-    return FeatureModel(
-        name=entry.name,
-        version=entry.version,
-        state=entry.state,
-        required=entry.name in catalog.required,
-        system=entry.system,
-        routes=list(entry.routes),
-        findings=[FindingModel(**dataclasses.asdict(each)) for each in entry.findings],
-    )
+    required = entry.name in catalog.required
+    return describe_feature(entry, required=required, leaked=catalog.leaked)
 
 
 def _logger_model(level: LoggerLevel) -> LoggerModel:

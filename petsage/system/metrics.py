@@ -2,191 +2,28 @@
 
 import asyncio
 import gzip
-import platform
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from aiohttp import hdrs, web
 
 from petsage import Feature, FromApp, Media, Request, Routes, StreamResponse
 from petsage.catalog import CATALOG, Catalog
-from petsage.entry import State
-from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, Phase, ProcessState
-from petsage.logs.pipeline import installed_pipeline
-from petsage.logs.sinks import Account
+from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
 from petsage.management import guarded
-from petsage.metrics import (
-    ACTIVE_REQUESTS,
-    BUCKETS,
-    BUILD,
-    CHECK_AGE,
-    CHECK_STATE,
-    FEATURE_STATE,
-    LOG_EMITTED,
-    LOG_LOST,
-    LOG_QUEUE,
-    LOG_QUEUE_CAPACITY,
-    LOG_RECORDS,
-    LOG_RESTARTS,
-    LOOP_LAG,
-    LOOP_LAG_MAX,
-    LOOP_STALLED,
-    LOOP_STALLS,
-    PHASE,
-    REQUEST_DURATION,
-    REQUESTS,
-    WATCHDOG_FAILURES,
-    Metric,
-    Observed,
-    RequestMetrics,
-)
-from petsage.openapi import VERSION
+from petsage.metrics import REQUESTS, RequestMetrics
 from petsage.readiness import READINESS, Readiness
+from petsage.system.samples import Snapshot, Sources
 from petsage.watchdog import WATCHDOG, Watchdog
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.metrics_core import Metric as Family
 
 # prometheus-client is imported when somebody asks for the first time: it costs 25 ms, which
 # every start would pay.
 # ruff: noqa: PLC0415
 
-Sample = tuple[Metric, tuple[str, ...], float]
-
 routes = Routes(tags=("Management",))
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that is shown, as it was at one moment of the event loop.
-
-    Attributes:
-        observed: the requests.
-        samples: everything else: each metric, the values of its labels, and its number.
-    """
-
-    observed: tuple[Observed, ...]
-    samples: tuple[Sample, ...]
-
-    def collect(self) -> "Iterator[Family]":
-        """The metrics as prometheus-client has them."""
-        from prometheus_client import metrics_core as core
-
-        kinds = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
-        durations = core.HistogramMetricFamily(
-            REQUEST_DURATION.name, REQUEST_DURATION.help, labels=REQUEST_DURATION.labels
-        )
-        for each in self.observed:
-            labels = _texts((each.method, each.route, each.status))
-            durations.add_metric(labels, _cumulative(each.counts), each.seconds)
-        yield durations
-        build = core.InfoMetricFamily(BUILD.name, BUILD.help)
-        build.add_metric((), dict(zip(BUILD.labels, _texts(_BUILD), strict=True)))
-        yield build
-        families: dict[str, Any] = {}
-        for metric, values, number in self.samples:
-            family = families.get(metric.name)
-            if family is None:
-                made = kinds[metric.kind](metric.name, metric.help, labels=metric.labels)
-                family = families[metric.name] = made
-            family.add_metric(_texts(values), number)
-        yield from families.values()
-
-
-_BUILD: Final = (
-    *(version("petsage"), VERSION, platform.python_version(), platform.python_implementation()),
-    version("aiohttp"),
-)
-
-
-def _texts(values: Iterable[str]) -> list[str]:
-    """Labels that are UTF-8, whatever a feature's developer put into a name."""
-    return [value.encode(errors="backslashreplace").decode() for value in values]
-
-
-def _cumulative(counts: tuple[float, ...]) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
-    total, buckets = 0.0, []
-    for bound, count in zip(bounds, counts, strict=True):
-        total += count
-        buckets.append((bound, total))
-    return buckets
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Who knows what is shown: the owners of the facts, in the root application."""
-
-    requests: RequestMetrics
-    catalog: Catalog
-    state: ProcessState
-    checks: CheckRunner
-    readiness: Readiness
-    watchdog: Watchdog
-
-    def snapshot(self) -> Snapshot:
-        """What is counted and known now; nothing is run or asked for it."""
-        active = self.requests.active.items()
-        samples = [
-            *((ACTIVE_REQUESTS, (method,), count) for method, count in active),
-            *((PHASE, (phase,), phase == self.state.phase) for phase in get_args(Phase)),
-            *_feature_samples(self.catalog),
-            *_check_samples(self.checks, self.readiness),
-            *_loop_samples(self.watchdog),
-            *_log_samples(),
-        ]
-        return Snapshot(tuple(self.requests.observed()), tuple(samples))
-
-
-def _feature_samples(catalog: Catalog) -> Iterator[Sample]:
-    states: dict[str, State] = {}
-    for entry in catalog.entries():
-        states.setdefault(entry.name, entry.state)  # of two of a name, the first is the one
-    for name, state in states.items():
-        for each in get_args(State):
-            yield FEATURE_STATE, (name, each), each == state
-
-
-def _check_samples(checks: CheckRunner, readiness: Readiness) -> Iterator[Sample]:
-    facts = {result.name: result for result in readiness.facts()}
-    for name, result in {**checks.results(), **facts}.items():
-        yield CHECK_STATE, (name,), result.passed
-        yield CHECK_AGE, (name,), result.age_s
-
-
-def _loop_samples(watchdog: Watchdog) -> Iterator[Sample]:
-    yield LOOP_LAG, (), watchdog.lag_s
-    yield LOOP_LAG_MAX, (), watchdog.max_lag_s
-    # A copy: the watchdog's thread goes on counting. Nobody's code is "", and always shown.
-    for feature, count in {"": 0, **watchdog.stalls_by_feature}.items():
-        yield LOOP_STALLS, (feature,), count
-    yield LOOP_STALLED, (), watchdog.stalled_s_total
-    yield WATCHDOG_FAILURES, (), watchdog.failures
-
-
-def _log_samples() -> Iterator[Sample]:
-    try:
-        sinks = installed_pipeline().sinks
-    except RuntimeError:
-        return  # who serves without a pipeline has no sinks to tell of
-    for sink in sinks:
-        account, name = sink.account(), sink.name
-        yield LOG_EMITTED, (name,), account.emitted
-        for outcome in ("written", "dropped", "failed", "filtered"):
-            yield LOG_RECORDS, (name, outcome), getattr(account, outcome)
-        for outcome, reasons in _reasons(account):
-            for reason, count in reasons.items():
-                yield LOG_LOST, (name, outcome, reason), count
-        yield LOG_QUEUE, (name,), account.queued
-        yield LOG_QUEUE_CAPACITY, (name,), sink.capacity
-        yield LOG_RESTARTS, (name,), sink.restarts
-
-
-def _reasons(account: Account) -> Iterable[tuple[str, Mapping[str, int]]]:
-    return ("dropped", account.dropped_by), ("failed", account.failed_by)
 
 
 class Exposition:

@@ -1,0 +1,154 @@
+"""A connection's request, from when it is made until the last byte of its answer is out.
+
+A connection holds its request for the generation that answers it, and keeps nothing of it when it
+waits for the next: an idle one would keep the feature alive, and its code.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from petsage.context import RequestContext
+from petsage.generation import Generation, Holder
+
+# What a request counts as that its client has cut: no failure of whoever answers it.
+_CLIENT_GONE: Final = 499
+# What one counts as that was cut, whatever its answer began with.
+CUT: Final = 503
+
+
+class Unmade:
+    """A request that is yet to be made.
+
+    aiohttp's loop holds the last request of a connection until the next one comes: this is what it
+    holds, and not the request, which leads to its feature.
+    """
+
+    __slots__ = ("_task", "message", "payload", "writer")
+
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        _connection: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[Any] | None,
+    ) -> None:
+        self.message = message
+        self.payload = payload
+        self.writer = writer
+        self._task = task  # aiohttp sets it to None when it is through
+
+
+class _Outcome:
+    """All that aiohttp's loop looks at of an answer, which it holds as long."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+
+_GOES_ON: Final = _Outcome(keep_alive=True)
+_IS_OVER: Final = _Outcome(keep_alive=False)
+
+
+class HoldingHandler(RequestHandler, Holder):
+    """aiohttp's handler of one connection, which lets go of each request when it is through.
+
+    The names are private to aiohttp; test_direct.py holds us to them.
+
+    Args:
+        app: the root application.
+    """
+
+    __slots__ = ("_app", "_held", "_is_last", "_status", "_was_left")
+
+    def __init__(self, *args: Any, app: web.Application, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._app = app
+        self._request_factory: Any = Unmade
+        self._held: tuple[Generation, RequestContext] | None = None
+        self._is_last = False
+        self._status = 0
+        self._was_left = False
+
+    def hold(
+        self, generation: Generation, context: RequestContext, task: asyncio.Task[Any] | None
+    ) -> None:
+        """Enters the request in hand into a generation; it leaves when this is through with it.
+
+        What it counts as is the status of its access line, of which each request has one.
+        """
+        if self._held is not None:  # a middleware calls what is below it twice
+            self._status = 0
+            self._let_go()
+        self._held = generation, context
+        self._status = 500
+        generation.enter(context, self, task)
+
+    def _let_go(self) -> None:
+        """Says that a request is no more in hand, if one is."""
+        if self._held is not None:
+            generation, context = self._held
+            self._held = None
+            generation.leave(context, _CLIENT_GONE if self._was_left else self._status)
+
+    async def _handle_request(  # type: ignore[override] # of an answer, only this is looked at
+        self,
+        request: Any,
+        start_time: float | None,
+        request_handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    ) -> tuple[_Outcome, bool]:
+        """Makes a request, and answers it to the last byte."""
+        unmade: Unmade = request
+        request = self._make(unmade.message, unmade.payload, unmade.writer, unmade._task)
+        try:
+            answer, was_cut = await super()._handle_request(request, start_time, request_handler)
+        except asyncio.CancelledError:
+            self._status = CUT
+            raise
+        else:
+            return _GOES_ON if answer.keep_alive else _IS_OVER, was_cut
+        finally:
+            request._task = None  # as aiohttp's loop does
+            self._let_go()
+
+    def _make(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[Any] | None,
+    ) -> web.Request:
+        """A request, as the application makes them; the last one of a connection says so."""
+        if self._is_last and not self._messages:
+            message = message._replace(should_close=True)
+        make: Any = self._app._make_request
+        made: web.Request = make(message, payload, self, writer, task)
+        return made
+
+    def log_access(
+        self, request: web.BaseRequest, response: web.StreamResponse, time: float | None
+    ) -> None:
+        """Writes the access line of a request, and notes how it ended."""
+        self._status = response.status
+        super().log_access(request, response, time)
+
+    def _resume_transport_reading(self) -> None:
+        # asyncio keeps the context of whoever reads on, for all that is read from then on: it has
+        # the context variables of one request, which others must not see nor keep.
+        Context().run(super()._resume_transport_reading)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Ends, and notes whether what runs for the client ends with it."""
+        if self._manager is not None and self._manager.handler_cancellation:
+            self._was_left = True
+        super().connection_lost(exc)

@@ -1,0 +1,210 @@
+"""Changes on disk: which features' folders were written to, once they have been quiet."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from petsage.changes import FolderChanges, Noticed
+from petsage.worker import in_thread
+
+_log = logging.getLogger(__name__)
+
+# A thread that looks at a file system which does not answer is not waited for any longer.
+_END_S: Final = 1.0
+# What could not be refreshed is tried again after so long, then after twice as long, and so on.
+_AGAIN_S: Final = 1.0
+_AGAIN_MOST_S: Final = 60.0
+
+# A feature that is refreshed more often than this, within so long, each time because of what was
+# written right behind the refresh before, may well write there itself. It is told of, and no more:
+# somebody who tries things out, or a script, is not to wait for it.
+_OFTEN: Final = 5
+_OFTEN_S: Final = 10.0
+_BEHIND_S: Final = 1.0
+_TELL_S: Final = 60.0
+
+Refresh = Callable[[frozenset[str] | None], Awaitable[object]]
+
+
+class _Pace:
+    """How often one feature is refreshed right behind its refresh before."""
+
+    def __init__(self) -> None:
+        self._refreshed = -math.inf  # when the last refresh ended; ahead while one runs
+        self._told = -math.inf
+        self._is_behind = False
+        self._times: list[float] = []
+
+    def note(self, now: float) -> None:
+        """Something was written in its folder."""
+        self._is_behind = self._is_behind or now - self._refreshed <= _BEHIND_S
+
+    def begin(self, now: float) -> bool:
+        """It is refreshed; whether it is to be told of."""
+        is_behind, self._is_behind = self._is_behind, False
+        self._times = [each for each in self._times if is_behind and now - each < _OFTEN_S]
+        self._times.append(now)
+        self._refreshed = math.inf
+        tells = len(self._times) > _OFTEN and now - self._told > _TELL_S
+        if tells:
+            self._told = now
+        return tells
+
+    def end(self, now: float) -> None:
+        """The refresh is over."""
+        self._refreshed = now
+
+    def is_past(self, now: float) -> bool:
+        """Whether nothing of it matters any more."""
+        return now - self._refreshed > _TELL_S
+
+
+class FolderWatch:
+    """Watches folders of features, and has refreshed what was written to in them.
+
+    Each feature's folder settles by itself: one that is written to without pause delays no other.
+
+    Args:
+        folders: the folders of features; they may be missing, and come and go.
+        refresh: is awaited, one call at a time, with the names of the features' folders that were
+            written to and have been quiet since, be they still there or not; with None where
+            anything may have changed, and nothing is being written. A call too many is possible.
+        settle_ms: how long a folder has to be quiet, in milliseconds.
+
+    Attributes:
+        failures: how many calls of `refresh` raised, which is logged; they are made again, later.
+    """
+
+    def __init__(self, folders: Sequence[Path], refresh: Refresh, *, settle_ms: int) -> None:
+        self.failures = 0
+        self._folders = list(dict.fromkeys(folder.absolute() for folder in folders))
+        self._refresh = refresh
+        self._settle_s = settle_ms / 1000
+        self._threads: list[FolderChanges] = []
+        self._task: asyncio.Task[None] | None = None
+        self._noted = asyncio.Event()
+        self._due: dict[str, float] = {}
+        self._all_due: float | None = None
+        self._again_s = _AGAIN_S
+        self._paces: defaultdict[str, _Pace] = defaultdict(_Pace)
+
+    def start(self) -> None:
+        """Begins to watch, on the running loop; a second call does nothing.
+
+        Everything is refreshed once each folder is watched: what changed before is not lost.
+        """
+        if self._task is not None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def tell(noticed: Noticed) -> None:
+            # A loop that was closed without `stop` has nobody to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._note, noticed)
+
+        for folder in self._folders:
+            self._threads.append(FolderChanges(folder, tell, self._threads))
+        for thread in self._threads:
+            thread.start()
+        self._task = asyncio.create_task(self._run(), name="petsage-watch")
+
+    async def wait_until_watching(self) -> None:
+        """Returns once every change from now on will be noticed."""
+        for thread in self._threads:
+            await in_thread(thread.is_watching.wait)
+
+    async def stop(self) -> None:
+        """Ends the watch within moments; a refresh that is running is cancelled."""
+        task, self._task = self._task, None
+        threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.end()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        for thread in threads:
+            await in_thread(thread.join, _END_S)
+            if thread.is_alive():
+                _log.warning("The thread %s does not end: its folder does not answer", thread.name)
+
+    def _note(self, noticed: Noticed) -> None:
+        now = time.monotonic()
+        due = now + max(self._settle_s, noticed.quiet_s)
+        for name in noticed.names:
+            self._paces[name].note(now)
+            self._due[name] = due
+        for name in noticed.others:
+            self._due.setdefault(name, due)
+        if noticed.is_all and self._all_due is None:
+            self._all_due = due
+        self._noted.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._noted.clear()
+            names, wait_s = self._take(time.monotonic())
+            if names is None or names:
+                await self._call(names)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._noted.wait()
+
+    def _take(self, now: float) -> tuple[frozenset[str] | None, float | None]:
+        """The names to refresh now, or how long to wait for some; None is all, and for ever."""
+        ready = frozenset(name for name, due in self._due.items() if due <= now)
+        if len(ready) == len(self._due) and self._all_due is not None and self._all_due <= now:
+            self._due.clear()
+            self._all_due = None
+            return None, None
+        for name in ready:
+            del self._due[name]
+        # What is being written would be read half-way where all is looked at: that waits.
+        due = min(self._due.values(), default=self._all_due)
+        return ready, None if due is None else max(0.0, due - now)
+
+    async def _call(self, names: frozenset[str] | None) -> None:
+        now = time.monotonic()
+        for name in [name for name, pace in self._paces.items() if pace.is_past(now)]:
+            del self._paces[name]
+        for name in names or ():
+            if self._paces[name].begin(time.monotonic()):
+                _log.warning(
+                    "Feature %s is written to each time that it is taken up, again and again; fix: "
+                    "if it does so itself, let it keep what it writes outside of its folder",
+                    name,
+                )
+        try:
+            await self._refresh(names)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._failed(names)
+        except Exception:  # noqa: BLE001 - whatever a feature's code raises; it is logged
+            self._failed(names)
+        else:
+            self._again_s = _AGAIN_S
+        finally:
+            for name in names or ():
+                self._paces[name].end(time.monotonic())
+
+    def _failed(self, names: frozenset[str] | None) -> None:
+        """Logs it, and puts the names back: nothing else may ever be written there."""
+        self.failures += 1
+        told = "all features" if names is None else ", ".join(sorted(names))
+        _log.exception(
+            "A change on disk was not taken up: %s; it is tried again in %g s", told, self._again_s
+        )
+        due = time.monotonic() + self._again_s
+        self._again_s = min(self._again_s * 2, _AGAIN_MOST_S)
+        if names is None:
+            self._all_due = due if self._all_due is None else self._all_due
+        for name in names or ():
+            self._due.setdefault(name, due)

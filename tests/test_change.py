@@ -1,0 +1,786 @@
+"""What a change of folders does to what is served: taken up, refused, restarted, retired."""
+
+import asyncio
+import builtins
+import gc
+import linecache
+import logging
+import shutil
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+from weakref import ref
+
+import pytest
+
+from petsage import catalog as catalog_module
+from petsage.app import create_app
+from petsage.catalog import CATALOG, Catalog
+from petsage.checking import CheckFailed
+from petsage.testing import _client
+
+SAYS = """
+from petsage import Feature, Routes
+routes = Routes()
+
+@routes.get("/{path}")
+async def say() -> dict[str, str]:
+    return {{"says": "{text}"}}
+
+feature = Feature(routes{more})
+"""
+
+
+@pytest.fixture
+def petsage_settings(petsage_settings, tmp_path):
+    catalog = petsage_settings.catalog.model_copy(
+        update={"folders": [tmp_path / "features"], "start_timeout_s": 0.5}
+    )
+    server = petsage_settings.server.model_copy(update={"drain_s": 0.2})
+    return petsage_settings.model_copy(update={"catalog": catalog, "server": server})
+
+
+class Live:
+    """A served application, and the folder of its features."""
+
+    def __init__(self, client: Any, folder: Path) -> None:
+        self.client = client
+        self.folder = folder
+        self.catalog: Catalog = client.app[CATALOG]
+
+    def write(self, name: str, source: str, **files: str) -> None:
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for module, text in {"__init__": source, **files}.items():
+            (folder / f"{module}.py").write_text(textwrap.dedent(text), encoding="utf-8")
+
+    def says(self, name: str, text: str, more: str = "") -> None:
+        self.write(name, SAYS.format(path=name, text=text, more=more))
+
+    def remove(self, name: str) -> None:
+        shutil.rmtree(self.folder / name)
+
+    async def steps(self, *names: str) -> dict[str, str]:
+        """What a look at the folders has changed."""
+        changes = await self.catalog.refresh(names or None)
+        return {change.name: change.step for change in changes}
+
+    async def get(self, path: str) -> Any:
+        async with self.client.get(f"/api/v1/{path}") as answer:
+            return (await answer.json())["says"] if answer.status == 200 else answer.status
+
+    def entry(self, name: str) -> Any:
+        return next(each for each in self.catalog.entries() if each.name == name)
+
+    def why(self, name: str) -> list[str]:
+        entry = self.entry(name)
+        findings = entry.refused.findings if entry.refused is not None else entry.findings
+        return [finding.id for finding in findings]
+
+
+@pytest.fixture
+async def live(petsage_settings, log_pipeline, tmp_path):
+    """An application that serves the feature `pets`."""
+    folder = tmp_path / "features"
+    folder.mkdir()
+    app = create_app(petsage_settings)
+    async with _client(app, petsage_settings) as client:
+        found = Live(client, folder)
+        found.says("pets", "one")
+        assert await found.steps() == {"pets": "added"}
+        yield found
+
+
+async def test_nothing_differs_and_nothing_is_done(live):
+    (live.folder / "pets" / "__pycache__").mkdir()
+    (live.folder / "pets" / "__init__.py").touch()
+    generation = live.catalog.generation
+
+    assert await live.steps() == {}
+    assert await live.steps("pets", "nobody") == {}
+    assert live.catalog.generation == generation
+
+
+async def test_a_change_is_served_and_has_the_next_number(live):
+    before = live.entry("pets")
+    live.says("pets", "two")
+    assert await live.steps("pets") == {"pets": "changed"}
+    assert await live.get("pets") == "two"
+    after = live.entry("pets")
+    assert after.generation == before.generation + 1 == live.catalog.generation
+    assert after.content_hash != before.content_hash
+    assert after.since > before.since
+
+
+async def test_a_new_folder_is_served_and_others_are_not_touched(live):
+    before = live.entry("pets")
+    live.says("owners", "hello")
+    assert await live.steps() == {"owners": "added"}
+    assert await live.get("owners") == "hello"
+    assert live.entry("pets").generation == before.generation
+
+
+async def test_a_removed_folder_is_gone_at_once(live):
+    live.remove("pets")
+    assert await live.steps() == {"pets": "removed"}
+    assert await live.get("pets") == 404
+    assert "features.pets" not in sys.modules
+    assert [each.name for each in live.catalog.entries() if not each.system] == []
+
+
+BREAKS = {
+    "syntax-error": "def",
+    "import-failed": "1 / 0",
+    "no-feature": "feature = 1",
+    "handler-not-async": SAYS.format(path="pets", text="x", more="").replace("async ", ""),
+    "lifespan-failed": SAYS.format(path="pets", text="x", more=", lifespan=life").replace(
+        "feature =", "async def life(app):\n    raise OSError('no')\n    yield\nfeature ="
+    ),
+    "lifespan-timeout": SAYS.format(path="pets", text="x", more=", lifespan=life").replace(
+        "feature =",
+        "import asyncio\nasync def life(app):\n    await asyncio.sleep(9)\n    yield\nfeature =",
+    ),
+    "no-such-feature": SAYS.format(path="pets", text="x", more=', needs=("nobody",)'),
+    "bad-settings": SAYS.format(path="pets", text="x", more=", settings=Model").replace(
+        "feature =",
+        "from pydantic import BaseModel\nclass Model(BaseModel):\n    a: int\nfeature =",
+    ),
+    "route-clash": SAYS.format(path="other", text="x", more=""),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+async def test_a_broken_change_is_refused_and_what_served_goes_on(live, kind):
+    live.says("other", "other")
+    await live.steps()
+    before = live.entry("pets")
+    live.write("pets", BREAKS[kind])
+
+    assert await live.steps() == {"pets": "refused"}
+    assert await live.get("pets") == "one"
+    assert await live.get("other") == "other"
+    after = live.entry("pets")
+    assert (after.state, after.generation) == ("serving", before.generation)
+    assert live.why("pets") == [kind]
+    assert after.last_error.fix
+    assert await live.steps() == {}
+
+    live.says("pets", "mended")
+    assert await live.steps() == {"pets": "changed"}
+    assert await live.get("pets") == "mended"
+    assert live.entry("pets").refused is None
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+async def test_a_broken_newcomer_is_set_aside_and_taken_up_when_it_is_mended(live, kind):
+    live.says("other", "other")
+    await live.steps()
+    live.write("new", BREAKS[kind].replace("/pets", "/new"))
+
+    (step,) = (await live.steps()).values()
+    assert step == live.entry("new").state == ("waiting" if kind == "no-such-feature" else "failed")
+    assert live.why("new") == [kind]
+    assert await live.get("new") == 404
+    assert "features.new" not in sys.modules
+
+    live.says("new", "mended")
+    assert await live.steps() == {"new": "added"}
+    assert await live.get("new") == "mended"
+
+
+# What needs one another
+
+BASE = """
+from petsage import AppKey, Feature, Routes
+from .names import NAME
+routes = Routes()
+KEY = AppKey("KEY", list)
+
+async def lifespan(app):
+    app[KEY] = [NAME]
+    app[KEY].append("started")
+    yield
+    app[KEY].append("stopped")
+
+feature = Feature(routes, lifespan=lifespan)
+"""
+ABOVE = """
+from typing import Annotated
+from petsage import Feature, FromApp, Routes
+from features.base import KEY
+from features.base.names import NAME
+routes = Routes()
+
+@routes.get("/above")
+async def say(names: Annotated[list, FromApp(KEY)]) -> dict[str, str]:
+    return {"says": f"{NAME} {names[0]}"}
+
+feature = Feature(routes, needs=("base",))
+"""
+
+
+@pytest.fixture
+async def pair(live):
+    """Two features, one of which needs the other."""
+    live.write("above", ABOVE)
+    live.write("base", BASE, names="NAME = 'one'\n")
+    assert await live.steps() == {"base": "added", "above": "added"}
+    assert await live.get("above") == "one one"
+    return live
+
+
+async def test_what_needs_a_changed_feature_is_restarted_with_it(pair):
+    before = pair.entry("pets")
+    pair.write("base", BASE, names="NAME = 'two'\n")
+    assert await pair.steps("base") == {"base": "changed", "above": "restarted"}
+    assert await pair.get("above") == "two two"
+    assert pair.entry("above").generation == pair.entry("base").generation
+    assert pair.entry("pets") == before
+
+
+async def test_a_change_that_what_needs_it_does_not_stand_is_refused(pair):
+    pair.write("base", BASE.replace("NAME]", "OTHER]").replace("NAME", "OTHER"), names="OTHER = 1")
+    assert await pair.steps("base") == {"base": "refused"}
+    assert pair.why("base") == ["dependent-fails"]
+    assert await pair.get("above") == "one one"
+
+    # Together with what fits it, it is taken up.
+    pair.write("above", ABOVE.replace("NAME", "OTHER"))
+    assert await pair.steps("above") == {"base": "changed", "above": "changed"}
+    assert await pair.get("above") == "1 1"
+
+
+async def test_a_broken_dependent_keeps_no_change_from_what_it_needs(pair):
+    pair.write("base", BASE, names="NAME = 'two'\n")
+    pair.write("above", "syntax error")
+    assert await pair.steps() == {"base": "changed", "above": "refused"}
+    assert await pair.get("above") == "two two"
+
+
+async def test_what_was_changed_too_early_is_tried_again(pair):
+    pair.write("above", ABOVE.replace("import NAME", "import LATER as NAME"))
+    assert await pair.steps() == {"above": "refused"}
+    pair.write("base", BASE, names="NAME = 'two'\nLATER = 'later'\n")
+    assert await pair.steps() == {"base": "changed", "above": "changed"}
+    assert await pair.get("above") == "later two"
+
+
+async def test_what_needs_a_removed_feature_waits_until_it_is_back(pair):
+    moved = pair.folder.parent / "moved"
+    shutil.move(pair.folder / "base", moved)
+    assert await pair.steps() == {"base": "removed", "above": "waiting"}
+    assert await pair.get("above") == 404
+    entry = pair.entry("above")
+    assert (entry.state, entry.waiting_for) == ("waiting", ("base",))
+
+    shutil.move(moved, pair.folder / "base")
+    assert await pair.steps() == {"base": "added", "above": "added"}
+    assert await pair.get("above") == "one one"
+
+
+async def test_a_route_that_becomes_free_is_given_to_who_waits_for_it(live):
+    live.write("other", SAYS.format(path="pets", text="other", more=""))
+    assert await live.steps() == {"other": "failed"}
+    live.remove("pets")
+    assert await live.steps() == {"pets": "removed", "other": "added"}
+    assert await live.get("pets") == "other"
+
+
+# What is left
+
+WHOLE = """
+import logging
+from typing import Annotated, Optional
+from aiohttp import web
+from pydantic import BaseModel
+from petsage import AppKey, Body, Check, Feature, FromApp, Problem, Query, Routes
+
+log = logging.getLogger(__name__)
+routes = Routes()
+KEY = AppKey("KEY", list)
+
+class Pet(BaseModel):
+    name: str
+    friend: Optional["Pet"] = None
+
+    def loud(self) -> str:
+        return self.name.upper()
+
+@web.middleware
+async def around(request, handler):
+    return await handler(request)
+
+@routes.get("/whole/{number}")
+async def get(number: int, names: Annotated[list, FromApp(KEY)]) -> Optional[Pet]:
+    if number == 404:
+        raise Problem(404, "no")
+    if number == 500:
+        raise ValueError("no")
+    return Pet(name=names[0])
+
+@routes.post("/whole")
+async def post(pet: Annotated[Pet, Body()], word: Annotated[str | None, Query()] = None) -> Pet:
+    log.info("%s", pet.loud())
+    return pet
+
+@routes.get("/whole")
+async def plain() -> dict[str, Pet]:
+    return {"pet": Pet(name="x")}
+
+async def lifespan(app):
+    app[KEY] = ["one"]
+    yield
+
+async def probe(app):
+    app[KEY]
+
+feature = Feature(
+    routes, lifespan=lifespan, middlewares=(MIDDLEWARES), checks=(Check("probe", probe),)
+)
+"""
+
+
+async def _retired(live):
+    async with asyncio.timeout(10):
+        while tasks := list(live.catalog._retirement._leaving):
+            await asyncio.wait(tasks)
+
+
+def traces_of(name: str) -> dict[str, "ref[Any]"]:
+    """Weak references to all that a feature's module defines, by name."""
+    module = sys.modules[name]
+    return {
+        key: ref(thing)
+        for key, thing in vars(module).items()
+        if getattr(thing, "__module__", None) == name and not isinstance(thing, str)
+    } | {"feature": ref(module.feature)}
+
+
+@pytest.mark.parametrize("middlewares", ["", "around,"])
+@pytest.mark.parametrize("is_removed", [True, False])
+async def test_what_served_real_requests_is_garbage_when_it_is_gone(live, middlewares, is_removed):
+    source = WHOLE.replace("MIDDLEWARES", middlewares)
+    live.write("whole", source)
+    await live.steps()
+    traces = traces_of("features.whole")
+    assert {"Pet", "get", "post", "lifespan", "around", "feature"} <= traces.keys()
+    for path, status in (("1", 200), ("404", 404), ("500", 500), ("x", 422)):
+        async with live.client.get(f"/api/v1/whole/{path}") as answer:
+            assert answer.status == status
+    async with live.client.post("/api/v1/whole", json={"name": "x"}) as answer:
+        assert answer.status == 200
+    for method, status in (("GET", 200), ("HEAD", 200), ("DELETE", 405)):
+        async with live.client.request(method, "/api/v1/whole") as answer:
+            assert answer.status == status
+    async with live.client.get("/readyz?verbose") as answer:
+        assert "whole.probe" in await answer.text()
+    assert "/api/v1/whole" in await (await live.client.get("/openapi.json")).text()
+
+    if is_removed:
+        live.remove("whole")
+    else:
+        live.write("whole", source.replace('["one"]', '["two"]'))
+    await live.steps()
+    await _retired(live)
+    # The client's connections are still open, and nobody has been asked again.
+    for handler in logging.getLogger().handlers:
+        getattr(handler, "records", []).clear()  # pytest keeps the traceback of the 500
+    gc.collect()
+    assert [key for key, trace in traces.items() if trace() is not None] == []
+    assert live.catalog.leaked == ()
+
+
+async def test_what_outlives_its_generation_is_counted_and_named(live, log_lines):
+    kept = [sys.modules["features.pets"].say]
+    live.says("pets", "two")
+    await live.steps()
+    await _retired(live)
+    live.catalog._retirement._collect()
+    assert live.catalog.leaked == (("pets", 2, "features.pets.say"),)
+    line = next(x for x in log_lines() if "still in memory" in x["message"])
+    assert line["message"].startswith("Generation 2 of feature pets is still in memory: ")
+
+    kept.clear()
+    gc.collect()
+    assert live.catalog.leaked == ()
+
+
+async def test_a_task_that_a_feature_leaves_is_ended_and_named(live, log_lines):
+    source = """
+    import asyncio
+    from petsage import Feature, Routes
+    tasks = []
+
+    async def forever():
+        await asyncio.Event().wait()
+
+    async def lifespan(app):
+        tasks.append(asyncio.create_task(forever(), name="left alone"))
+        yield
+
+    feature = Feature(Routes(), lifespan=lifespan)
+    """
+    live.write("lazy", source)
+    await live.steps()
+    (task,) = sys.modules["features.lazy"].tasks
+    live.remove("lazy")
+    await live.steps()
+    await _retired(live)
+    assert task.cancelled()
+    assert any("Feature lazy has left task left alone" in x["message"] for x in log_lines())
+
+
+async def test_a_thread_that_a_feature_leaves_is_named(live, log_lines):
+    source = """
+    import threading
+    from petsage import Feature, Routes
+    stop = threading.Event()
+
+    def forever():
+        stop.wait()
+
+    async def lifespan(app):
+        threading.Thread(target=forever, name="left alone").start()
+        yield
+
+    feature = Feature(Routes(), lifespan=lifespan)
+    """
+    live.write("lazy", source)
+    await live.steps()
+    stop = sys.modules["features.lazy"].stop
+    live.remove("lazy")
+    await live.steps()
+    await _retired(live)
+    stop.set()
+    assert any("Feature lazy has left thread left alone" in x["message"] for x in log_lines())
+
+
+async def test_features_that_come_and_go_leave_no_name_behind(live):
+    for number in range(20):
+        name = f"new{number}"
+        log = "import logging\nlogging.getLogger(__name__ + '.below')\n"
+        live.write(name, log + SAYS.format(path=name, text="x", more=""))
+        await live.steps(name)
+        assert await live.get(name) == "x"
+        live.remove(name)
+        await live.steps(name)
+        assert await live.get(name) == 404
+    await _retired(live)
+    live.catalog._retirement._collect()
+    assert [x for x in logging.Logger.manager.loggerDict if x.startswith("features.new")] == []
+    assert [x for x in sys.modules if x.startswith("features.new")] == []
+    assert [x for x in linecache.cache if "/new" in x and str(live.folder) in x] == []
+    async with live.client.get("/metrics") as answer:
+        after = await answer.text()
+    assert "new1" not in after
+
+
+async def test_a_level_that_was_set_for_a_feature_outlives_it(live):
+    logger = logging.getLogger("features.pets")
+    logger.setLevel("WARNING")
+    try:
+        live.remove("pets")
+        await live.steps()
+        await _retired(live)
+        live.says("pets", "back")
+        await live.steps()
+        assert logging.getLogger("features.pets").level == logging.WARNING
+    finally:
+        logger.setLevel("NOTSET")
+
+
+# What happens at the same time
+
+
+class Events(list[str]):
+    """What features say; one can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+
+    def append(self, event: str) -> None:
+        super().append(event)
+        self._more.set()
+
+    async def until(self, wanted: str) -> None:
+        async with asyncio.timeout(10):
+            while wanted not in self:
+                self._more.clear()
+                await self._more.wait()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What features say of themselves, and a gate that they wait at."""
+    events = Events()
+    gate = asyncio.Event()
+    monkeypatch.setattr(builtins, "EVENTS", events, raising=False)
+    monkeypatch.setattr(builtins, "GATE", gate, raising=False)
+    return events, gate
+
+
+def slow(name: str, version: str, needs: str = "", rest: str = "") -> str:
+    """A feature whose request waits at the gate, and that says when it stops."""
+    return f"""
+from petsage import Feature, Routes
+{rest}
+routes = Routes()
+
+@routes.get("/{name}")
+async def say() -> dict[str, str]:
+    EVENTS.append("{name} {version} begins")
+    await GATE.wait()
+    return {{"says": "{version}"}}
+
+async def lifespan(app):
+    yield
+    EVENTS.append("{name} {version} stops")
+
+feature = Feature(routes, lifespan=lifespan, needs=({needs}))
+"""
+
+
+async def test_what_is_needed_ends_behind_a_request_of_an_earlier_generation(live, told):
+    events, gate = told
+    live.write("db", slow("db", "one"))
+    live.write("shop", slow("shop", "one", "'db',"))
+    await live.steps()
+    waiting = asyncio.create_task(live.get("shop"))
+    await events.until("shop one begins")
+    live.write("shop", slow("shop", "two", "'db',"))
+    await live.steps()  # the request goes on in shop one
+    live.write("db", slow("db", "two"))
+    assert await live.steps() == {"db": "changed", "shop": "restarted"}
+    await events.until("shop two stops")
+    assert "db one stops" not in events
+    gate.set()
+    assert await waiting == "one"
+    await _retired(live)
+    assert events[-2:] == ["shop one stops", "db one stops"]
+
+
+async def test_a_slow_request_keeps_no_other_feature_running(live, told):
+    events, gate = told
+    for version in ("one", "two"):
+        live.write("job", slow("job", version))
+        live.write("slow", slow("slow", version))
+        await live.steps()
+        if version == "one":
+            waiting = asyncio.create_task(live.get("slow"))
+            await events.until("slow one begins")
+    await events.until("job one stops")
+    assert "slow one stops" not in events
+    gate.set()
+    assert await waiting == "one"
+
+
+async def test_a_restart_forgets_no_refusal(pair):
+    pair.write("above", "def")
+    assert await pair.steps() == {"above": "refused"}
+    pair.write("base", BASE, names="NAME = 'two'\n")
+    assert await pair.steps() == {"base": "changed", "above": "restarted"}
+    assert pair.why("above") == ["syntax-error"]
+    changes = await pair.catalog.refresh(again=True)
+    assert [(each.name, each.step) for each in changes] == [("above", "refused")]
+
+
+async def test_what_cannot_be_checked_is_not_imported_beside_what_serves(live, monkeypatch):
+    class Unable:
+        async def check(self, *_: object, **__: object) -> dict[str, Any]:
+            raise CheckFailed("it cannot", fix="wait")
+
+    monkeypatch.setattr(live.catalog._maker, "_checker", Unable())
+    live.says("pets", "two")
+    for _ in range(2):  # and it is tried again, since it was not
+        with pytest.raises(CheckFailed):
+            await live.steps()
+        assert await live.get("pets") == "one"
+    monkeypatch.setattr(live.catalog._maker, "_checker", None)
+    assert await live.steps() == {"pets": "changed"}
+
+
+async def test_a_change_that_is_cut_leaves_nothing_running(live, told, monkeypatch):
+    events, _ = told
+    live.write("job", slow("job", "one"))
+    building = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    go = threading.Event()
+
+    def slowly(serving: Any) -> Any:
+        loop.call_soon_threadsafe(building.set)
+        go.wait(10)
+        return table_of(serving)
+
+    table_of = catalog_module._table_of
+    monkeypatch.setattr(catalog_module, "_table_of", slowly)
+    refresh = asyncio.create_task(live.catalog.refresh())
+    await building.wait()
+    ending = asyncio.create_task(live.catalog.end_changes())
+    await asyncio.sleep(0)
+    go.set()
+    await ending
+    assert events == ["job one stops"]
+    assert "features.job" not in sys.modules
+    assert await live.get("job") == 404
+    assert await live.steps() == {}
+    refresh.cancel()
+    await asyncio.wait([refresh])
+
+
+async def test_a_type_that_cannot_be_asked_keeps_no_other_from_its_change(live):
+    live.write(
+        "odd",
+        """
+        from typing import Annotated
+        from petsage import AppKey, Feature, FromApp, Routes
+        class Meta(type):
+            def __instancecheck__(cls, value):
+                raise ValueError("no")
+        class Odd(metaclass=Meta):
+            pass
+        KEY = AppKey("KEY", Odd)
+        routes = Routes()
+        @routes.get("/odd")
+        async def say(odd: Annotated[Odd, FromApp(KEY)]) -> dict[str, str]:
+            return {"says": odd}
+        async def lifespan(app):
+            app[KEY] = "odd"
+            yield
+        feature = Feature(routes, lifespan=lifespan)
+        """,
+    )
+    live.says("pets", "two")
+    assert await live.steps() == {"odd": "added", "pets": "changed"}
+    assert await live.get("odd") == "odd"
+
+
+async def test_a_newcomer_takes_no_route_from_who_has_it_and_changes(live):
+    live.says("pets", "two")
+    live.write("aaa", SAYS.format(path="pets", text="aaa", more=""))
+    assert await live.steps() == {"pets": "changed", "aaa": "failed"}
+    assert live.why("aaa") == ["route-clash"]
+    assert await live.get("pets") == "two"
+
+
+async def test_what_a_refused_lifespan_has_begun_is_ended(live):
+    source = SAYS.format(path="pets", text="x", more=", lifespan=life").replace(
+        "feature =",
+        "import asyncio\nasync def forever():\n    await asyncio.Event().wait()\n"
+        "async def life(app):\n    asyncio.create_task(forever(), name='left alone')\n"
+        "    raise OSError('no')\n    yield\nfeature =",
+    )
+    live.write("pets", source)
+    assert await live.steps() == {"pets": "refused"}
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "left alone"] == []
+
+
+async def test_what_needs_a_failed_feature_is_told_to_mend_that_one(live):
+    live.write("base", "feature = 1\n")
+    await live.steps()
+    live.says("above", "x", ", needs=('base',)")
+    assert await live.steps() == {"above": "waiting"}
+    assert live.why("above") == ["need-failed"]
+    live.says("base", "base")
+    assert await live.steps() == {"base": "added", "above": "added"}
+
+
+async def test_what_waits_is_not_tried_again_for_what_it_does_not_need(live, told):
+    events, _ = told
+    for name, needs in (("first", "nobody"), ("second", "first")):
+        live.write(
+            name,
+            "EVENTS.append(__name__)\n"
+            + SAYS.format(path=name, text=name, more=f", needs=('{needs}',)"),
+        )
+    await live.steps()
+    assert len(events) == 2
+    live.says("pets", "two")
+    assert await live.steps() == {"pets": "changed"}
+    assert len(events) == 2
+    live.says("nobody", "x")
+    assert await live.steps() == {"nobody": "added", "first": "added", "second": "added"}
+
+
+async def test_of_two_changes_below_one_feature_the_right_one_is_taken_up(live):
+    for name in ("left", "right"):
+        live.write(name, SAYS.format(path=name, text="one", more="") + "NAME = 1\n")
+    live.write(
+        "top",
+        "from features.left import NAME as LEFT\nfrom features.right import NAME\n"
+        + SAYS.format(path="top", text="top", more=", needs=('left', 'right')"),
+    )
+    await live.steps()
+    live.write("left", SAYS.format(path="left", text="two", more="") + "NAME = 1\n")
+    live.write("right", SAYS.format(path="right", text="two", more=""))
+    assert await live.steps() == {"left": "changed", "top": "restarted", "right": "refused"}
+    assert await live.get("left") == "two"
+    assert await live.get("right") == "one"
+
+
+async def test_a_broken_edit_that_is_undone_restarts_nothing(live):
+    before = live.entry("pets")
+    source = (live.folder / "pets" / "__init__.py").read_text()
+    live.write("pets", "def")
+    assert await live.steps() == {"pets": "refused"}
+    live.write("pets", source)
+    assert await live.steps() == {}
+    after = live.entry("pets")
+    assert (after.generation, after.refused) == (before.generation, None)
+
+
+async def test_an_edit_of_the_readme_or_of_tests_restarts_nothing(live):
+    folder = live.folder / "pets"
+    (folder / "tests").mkdir()
+    (folder / "README.md").write_text("words")
+    (folder / "tests" / "test_pets.py").write_text("def")
+    assert await live.steps() == {}
+    (folder / "template.html").write_text("data")
+    assert await live.steps() == {"pets": "changed"}
+
+
+async def test_a_refused_change_is_tried_again_when_what_it_needs_is_restarted(live):
+    live.write("low", "NAME = 1\n" + SAYS.format(path="low", text="x", more=""))
+    star = "from features.low import *\n"
+    live.write("mid", star + SAYS.format(path="mid", text="x", more=", needs=('low',)"))
+    live.says("top", "one", ", needs=('mid',)")
+    await live.steps()
+    top = SAYS.format(path="top", text="two", more=", needs=('mid',)")
+    live.write("top", "from features.mid import LATER\n" + top)
+    assert await live.steps() == {"top": "refused"}
+    live.write("low", "LATER = 1\n" + SAYS.format(path="low", text="x", more=""))
+    steps = await live.steps()
+    assert steps == {"low": "changed", "mid": "restarted", "top": "changed"}
+    assert await live.get("top") == "two"
+
+
+async def test_what_is_refused_spoils_no_right_change_of_others(live):
+    live.says("low", "one")
+    live.says("mid", "one", ", needs=('low',)")
+    live.says("top", "one", ", needs=('mid',)")
+    await live.steps()
+    live.says("low", "two", ", needs=('top',)")
+    assert await live.steps() == {"low": "refused"}
+    assert live.why("low") == ["needs-cycle"]
+    live.says("top", "two", ", needs=('mid',)")
+    assert await live.steps() == {"top": "changed"}
+    live.says("mid", "two", ", needs=('low',)")
+    assert await live.steps() == {"mid": "changed", "top": "restarted"}
+    assert live.why("low") == ["needs-cycle"]
+    live.says("top", "three")
+    live.says("mid", "three")
+    assert await live.steps() == {"mid": "changed", "top": "changed", "low": "changed"}
+
+
+async def test_a_disabled_folder_is_shown_as_long_as_it_is_there(live):
+    settings = live.catalog._settings
+    catalog = settings.catalog.model_copy(update={"disabled": ["off"]})
+    live.catalog._settings = settings.model_copy(update={"catalog": catalog})
+    live.says("off", "x")
+    assert await live.steps() == {}
+    assert live.entry("off").state == "disabled"
+    live.remove("off")
+    await live.steps()
+    assert [each.name for each in live.catalog.entries() if not each.system] == ["pets"]
