@@ -8,9 +8,9 @@ INSTALLED := .venv/.installed
 run: $(INSTALLED)
 	$(BIN)/python run.py
 
-# A process for each core; the tests of a file stay together, and share what is made for them.
+# A process for each core; one that is done takes tests from the others.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
