@@ -239,7 +239,9 @@ class ImportedModules:
             sys.meta_path.insert(0, _finder)
         if PACKAGE not in sys.modules:
             sys.modules[PACKAGE] = _package
-        self._covered = _take_modules(self.snapshot.module)
+        # Where there are none, which is so for each at the start, not all names are looked through.
+        is_there = self.snapshot.module in sys.modules
+        self._covered = _take_modules(self.snapshot.module) if is_there else {}
         _generations.setdefault(self.snapshot.name, []).append(self)
         self._prime_sources()
         present = set(sys.modules)
