@@ -400,13 +400,15 @@ class Catalog:
     def _retries(self, changing: Collection[str]) -> dict[str, Candidate]:
         """What failed before and may be mended by this change, or by what that mends."""
         retries: dict[str, Candidate] = {}
+        touched = {*changing, *self._resting_on(changing)}
         waiting = {name: each for name, each in self._setbacks.items() if name not in changing}
         while mended := {
             name: setback.candidate
             for name, setback in waiting.items()
-            if setback.may_be_mended_by({*changing, *retries, *self._resting_on(changing)})
+            if setback.may_be_mended_by(touched)
         }:
             retries |= mended
+            touched |= mended.keys()
             waiting = {name: each for name, each in waiting.items() if name not in mended}
         return retries
 

@@ -1,4 +1,8 @@
-"""From candidates to features that run, beside what serves: checked, imported and started."""
+"""From candidates to features that run, beside what serves: checked, imported and started.
+
+Longer than 300 lines: what comes of an attempt, and how all of it is undone, stands beside what
+makes it.
+"""
 
 import logging
 import time
