@@ -9,17 +9,17 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, Final, Protocol, Union, get_args, get_origin
 
 from aiohttp import web
 
 from petsage.candidate import Candidate
-from petsage.errors import Finding, PetSageError
+from petsage.check_messages import Checked
+from petsage.errors import PetSageError
 from petsage.explanation import said
 from petsage.feature import SETTINGS, Feature, place_of
 from petsage.generation import RETIRING, Generation
-from petsage.inspection import Inspection
 from petsage.leavings import Leavings
 from petsage.lifespan import RunningApp
 from petsage.loader import load_candidates, unload, use_inspection
@@ -32,26 +32,6 @@ from petsage.worker import in_thread
 _log = logging.getLogger(__name__)
 
 Tables = Mapping[str, Mapping[str, Any]]
-
-
-class Checked(Protocol):
-    """What a check says of one feature."""
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """All that is wrong with it."""
-
-    @property
-    def inspection(self) -> Inspection | None:
-        """What its sources show."""
-
-    @property
-    def codes(self) -> dict[str, CodeType]:
-        """The compiled code of its files, by their paths within the folder."""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The features that it needs."""
 
 
 class Checker(Protocol):
@@ -182,11 +162,11 @@ class Maker:
             await self._start_all(attempt, attempt.loaded, beside, must_stand, number)
             if not attempt.spoilt:
                 await _let_go([each for each in attempt.loaded if each.errors])
-                return attempt
         except BaseException:
             await attempt.undo()
             raise
-        await attempt.undo()
+        if attempt.spoilt:
+            await attempt.undo()
         return attempt
 
     async def start(self, loaded: Sequence[Candidate], *, number: int) -> Attempt:
@@ -243,15 +223,8 @@ class Maker:
             return
         took_ms = (time.perf_counter() - started) * 1000 / len(wanted)
         for name, candidate in wanted.items():
-            result = checked[name]
-            candidate.codes, candidate.needed = result.codes, result.needs
             candidate.load_ms += took_ms
-            candidate.is_checked = True
-            if any(finding.level == "error" for finding in result.findings):
-                candidate.inspection, candidate.is_inspected = result.inspection, True
-                candidate.findings[:] = result.findings
-            elif result.inspection is not None:
-                use_inspection(candidate, result.inspection)
+            _use(checked[name], candidate)
 
     def _load(
         self,
@@ -324,6 +297,17 @@ class Maker:
                     served.candidate.add(compiled.route.place, flaw)
                 values[parameter.argument] = value
             compiled.endpoint.use_app_values(values)
+
+
+def _use(checked: Checked, candidate: Candidate) -> None:
+    """Gives a candidate what its check has found out."""
+    candidate.codes, candidate.needed = checked.codes, checked.needs
+    candidate.is_checked = True
+    if any(finding.level == "error" for finding in checked.findings):
+        candidate.inspection, candidate.is_inspected = checked.inspection, True
+        candidate.findings[:] = checked.findings
+    elif checked.inspection is not None:
+        use_inspection(candidate, checked.inspection)
 
 
 def _judge(
