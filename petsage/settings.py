@@ -25,16 +25,18 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import DefaultSettingsSource
 
 from petsage.errors import SettingsError, did_you_mean
 from petsage.sources import (
+    Flag,
     Location,
     Source,
-    environment_source,
+    TomlFile,
     explain,
-    file_source,
-    merged,
     require_tables,
+    variables,
 )
 
 ENVIRONMENT: Final = "PETSAGE_ENV"
@@ -243,8 +245,10 @@ class ManagementSettings(Table):
     )
 
 
-class Settings(Table):
-    """All settings of one process."""
+class Settings(BaseSettings):
+    """All settings of one process; made by itself, the defaults: only `load_settings` reads any."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     server: ServerSettings = ServerSettings()
     catalog: CatalogSettings = CatalogSettings()
@@ -253,6 +257,18 @@ class Settings(Table):
     features: dict[str, dict[str, Any]] = Field(
         {}, description="Each feature's own settings, in a table of its name."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What it is made of where nothing else is said: its arguments, and not the environment."""
+        return (init_settings,)
 
 
 def load_settings(
@@ -273,27 +289,27 @@ def load_settings(
             the wrong type; it names the place, the key, the value and the fix.
     """
     environ = process_environment if environ is None else environ
-    sources = [
-        Source("the defaults", Settings().model_dump()),
+    weakest_first: list[Source] = [
         *_files(folder, environ),
-        environment_source(environ, Settings, PREFIX, apart={ENVIRONMENT}),
-        Source("the command line", flags or {}, FLAGS),
+        *variables(environ, Settings, PREFIX, apart={ENVIRONMENT}),
+        *_flags(flags or {}),
     ]
-    values: Mapping[str, Any] = {}
-    for source in sources:
+    for source in weakest_first:
         require_tables(source, Settings)
-        values = merged(values, source.values)
+    sources = weakest_first[::-1]
+    # As a source of their own they are merged, too: a key of a sink leaves its others as they are.
+    defaults = DefaultSettingsSource(Settings, nested_model_default_partial_update=True)
     try:
-        return Settings.model_validate(values)
+        return Settings(_build_sources=((*sources, defaults), {}))
     except ValidationError as error:
         raise explain(
-            error.errors(), sources[::-1], Settings, secret={*LogsSettings().redact, "url"}
+            error.errors(), sources, Settings, secret={*LogsSettings().redact, "url"}
         ) from None
 
 
-def _files(folder: Path, environ: Mapping[str, str]) -> Iterator[Source]:
+def _files(folder: Path, environ: Mapping[str, str]) -> Iterator[TomlFile]:
     """The files that are read, the one that wins last."""
-    yield file_source(folder / "default.toml", optional=True)
+    yield TomlFile(Settings, folder / "default.toml", optional=True)
     name = next((environ[each] for each in environ if each.upper() == ENVIRONMENT), "")
     if name in {"", "default"}:
         return
@@ -305,7 +321,16 @@ def _files(folder: Path, environ: Mapping[str, str]) -> Iterator[Source]:
             fix=f"write {folder}/<name>.toml, or unset {ENVIRONMENT}"
             + (f"; {did_you_mean(name, known)}" if known else ""),
         )
-    yield file_source(folder / f"{name}.toml")
+    yield TomlFile(Settings, folder / f"{name}.toml")
+
+
+def _flags(flags: Mapping[str, Mapping[str, Any]]) -> Iterator[Flag]:
+    """What the command line says, flag by flag."""
+    for table, keys in flags.items():
+        for key, value in keys.items():
+            flag = FLAGS.get((table, key))
+            name = f"the command line, {flag}" if flag else "the command line"
+            yield Flag(Settings, name, {table: {key: value}})
 
 
 def to_toml() -> str:

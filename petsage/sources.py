@@ -1,19 +1,26 @@
 """Where settings come from: files, the environment, flags; and what is wrong with what they say.
 
-Nothing here knows a particular setting: the model that is to be filled is an argument. It is not
-pydantic-settings: its import takes 45 ms of a start, it passes over a file that is a folder, and
-its errors name neither file nor variable.
+pydantic-settings reads each of them and puts one over another. Here each source has the name by
+which a person finds it (a file, a variable, a flag) and is asked by itself, so that a mistake has a
+place. Nothing here knows a particular setting: the model that is to be filled is an argument.
 """
 
 import json
 import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    TomlConfigSettingsSource,
+)
 
 from petsage.errors import SettingsError, did_you_mean
 
@@ -21,60 +28,112 @@ Location = tuple[str, ...]
 Model = type[BaseModel]
 
 
-@dataclass(frozen=True)
-class Source:
-    """One place that settings come from.
-
-    Attributes:
-        name: what a person calls it.
-        values: what it says, by table and key.
-        spelled: how it spells the keys that it does not call by their names.
-    """
-
-    name: str
-    values: Mapping[str, Any]
-    spelled: Mapping[Location, str] = field(default_factory=dict)
-
-
-def merged(below: Any, above: Any) -> Any:
-    """One value over another: tables key by key, everything else as a whole."""
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    both = {key: merged(below[key], above[key]) for key in above if key in below}
-    return {**below, **above, **both}
-
-
-def file_source(path: Path, *, optional: bool = False) -> Source:
-    """What a TOML file says.
-
-    Args:
-        path: the file.
-        optional: whether one that is not there says nothing.
+class TomlFile(TomlConfigSettingsSource):
+    """What a TOML file says; nothing, where it is optional and not there.
 
     Raises:
         SettingsError: it cannot be read.
     """
-    try:
+
+    def __init__(self, model: type[BaseSettings], path: Path, *, optional: bool = False) -> None:
+        self.name = str(path)
+        try:
+            super().__init__(model, path)
+            if not path.is_file():
+                # The library has passed over it: what is no file is read, or named as a mistake.
+                self.init_kwargs = self._read_file(path)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{path} is not TOML: {error}", fix="mend that line") from None
+        except UnicodeDecodeError as error:
+            raise SettingsError(
+                f"{path} is not UTF-8: {error.reason} at byte {error.start}", fix="save it as UTF-8"
+            ) from None
+        except OSError as error:
+            if optional and isinstance(error, FileNotFoundError | NotADirectoryError):
+                return
+            raise SettingsError(
+                f"{path} cannot be read: {error.strerror}", fix="make it a file that you may read"
+            ) from None
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         # Some editors begin a file with U+FEFF, which TOML does not know.
-        return Source(str(path), tomllib.loads(path.read_bytes().decode("utf-8-sig")))
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}", fix="mend that line") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"{path} is not UTF-8: {error.reason} at byte {error.start}", fix="save it as UTF-8"
-        ) from None
-    except OSError as error:
-        if optional and isinstance(error, FileNotFoundError | NotADirectoryError):
-            return Source(str(path), {})
-        raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", fix="make it a file that you may read"
-        ) from None
+        return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
 
 
-def environment_source(
-    environ: Mapping[str, str], model: Model, prefix: str, *, apart: Collection[str] = ()
-) -> Source:
-    """What variables `<prefix><TABLE>__<KEY>` say, in upper case or not.
+class Variable(EnvSettingsSource):
+    """What the environment variable `<prefix><TABLE>__<KEY>` says, in upper case or not.
+
+    Args:
+        model: what is to be filled.
+        prefix: what the names of its variables begin with.
+        variable: its name.
+        text: its value.
+
+    Attributes:
+        location: the setting that it means.
+
+    Asked for what it says, it raises a SettingsError where that has to be JSON and is not.
+    """
+
+    def __init__(self, model: type[BaseSettings], prefix: str, variable: str, text: str) -> None:
+        super().__init__(model, env_prefix=prefix, env_nested_delimiter="__")
+        # It alone, so that what is wrong has a name; the library would read the whole environment.
+        self.env_vars = {variable.lower(): text}
+        self.name = f"the environment, {variable}"
+        self.location: Location = tuple(variable[len(prefix) :].lower().split("__"))
+        self._variable = variable
+        self._text = text
+
+    def __call__(self) -> dict[str, Any]:
+        """The value, in the tables around it."""
+        if not self._text and _is_json(_annotation_at(self.settings_cls, self.location)):
+            # The library asks for JSON only where there is a text.
+            raise self._no_json()
+        # To it `null` is nothing said; but it stands for a table, and is refused as such.
+        return super().__call__() or {self.location[0]: None}
+
+    def next_field(
+        self, field: FieldInfo | Any | None, key: str, case_sensitive: bool | None = None
+    ) -> Any:
+        """The declaration of a key, or its type alone.
+
+        A feature's own settings are known to that feature alone: there JSON is what looks like it.
+        """
+        found: Any = Any if field is Any else super().next_field(field, key, case_sensitive)
+        return dict[str, Any] if found is Any and self._text.lstrip()[:1] in {"[", "{"} else found
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """The value of a list or a table."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (ValueError, RecursionError):
+            raise self._no_json() from None
+
+    def _no_json(self) -> SettingsError:
+        return SettingsError(
+            f"{self.name}: it has to be JSON, and is not",
+            fix='write a list as ["a", "b"] and a table as {"key": 1}, or set its keys one by one, '
+            f"as {self._variable}__<KEY>",
+        )
+
+
+class Flag(InitSettingsSource):
+    """What one flag of the command line says: a value, by table and key."""
+
+    def __init__(self, model: type[BaseSettings], name: str, values: dict[str, Any]) -> None:
+        super().__init__(model, values)
+        self.name = name
+
+
+Source = TomlFile | Variable | Flag
+
+
+def variables(
+    environ: Mapping[str, str], model: type[BaseSettings], prefix: str, *, apart: Collection[str]
+) -> Iterator[Variable]:
+    """Our variables, the one that wins last: one for a single key goes over one for its table.
+
+    The library would pass over those that are refused here.
 
     Args:
         environ: the environment.
@@ -83,32 +142,26 @@ def environment_source(
         apart: names that begin so and are no settings.
 
     Raises:
-        SettingsError: a variable names no table, has to be JSON and is not, or is there twice.
+        SettingsError: a variable names no table, or is there twice.
     """
-    values: Any = {}
     spelled: dict[Location, str] = {}
-    # A variable for a single key goes over one for its whole table.
     for name in sorted(environ, key=lambda each: (each.count("__"), each)):
         if not name.upper().startswith(prefix) or name.upper() in apart:
             continue
-        location = tuple(name[len(prefix) :].lower().split("__"))
-        if location[0] not in model.model_fields:
+        variable = Variable(model, prefix, name, environ[name])
+        table = variable.location[0]
+        if table not in model.model_fields:
             raise SettingsError(
-                f"the environment, {name}: there is no table `{location[0]}`",
+                f"{variable.name}: there is no table `{table}`",
                 fix=_right_variable(name, model, prefix),
             )
-        if location in spelled:
+        other = spelled.setdefault(variable.location, name)
+        if other != name:
             raise SettingsError(
-                f"the environment has {spelled[location]} and {name}, which are the same setting",
+                f"the environment has {other} and {name}, which are the same setting",
                 fix="unset one of them",
             )
-        spelled[location] = name
-        value = _parsed(name, environ[name], _annotation_at(model, location))
-        for key in reversed(location):
-            value = {key: value}
-        require_tables(Source("the environment", value, spelled), model)
-        values = merged(values, value)
-    return Source("the environment", values, spelled)
+        yield variable
 
 
 def require_tables(source: Source, model: Model) -> None:
@@ -119,27 +172,30 @@ def require_tables(source: Source, model: Model) -> None:
     Raises:
         SettingsError: there is one.
     """
-    _require_tables(source, source.values, model, ())
-
-
-def _require_tables(
-    source: Source, values: Mapping[str, Any], model: Model, above: Location
-) -> None:
-    for key, value in values.items():
-        location = (*above, str(key))
-        if isinstance(value, Mapping):
-            _require_tables(source, value, model, location)
-        elif _is_table(_annotation_at(model, location)):
+    for location, value in _leaves(source(), ()):
+        if _is_table(_annotation_at(model, location)):
             raise SettingsError(
-                f"{_place(location, [source])}: `{_dotted(location)}` is "
-                f"a {type(value).__name__} and no table",
+                f"{source.name}: `{_dotted(location)}` is a {type(value).__name__} and no table",
                 fix="set its keys one by one",
             )
+
+
+def _leaves(values: Mapping[str, Any], above: Location) -> Iterator[tuple[Location, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*above, str(key)))
+        else:
+            yield (*above, str(key)), value
 
 
 def _is_table(annotation: Any) -> bool:
     kind = get_origin(annotation) or annotation
     return kind is dict or _is_model(kind)
+
+
+def _is_json(annotation: Any) -> bool:
+    """Whether a variable for this is JSON: a list or a table."""
+    return _is_table(annotation) or (get_origin(annotation) or annotation) is list
 
 
 def explain(
@@ -184,25 +240,6 @@ def _right_variable(name: str, model: Model, prefix: str) -> str:
     return did_you_mean(rest.partition("__")[0], list(model.model_fields))
 
 
-def _parsed(name: str, text: str, annotation: Any) -> Any:
-    """The value of a variable: text for a scalar, JSON for a list or a table.
-
-    A feature's own settings are known to that feature alone: there JSON is what looks like it.
-    """
-    kind = get_origin(annotation) or annotation
-    must_be_json = kind in {list, dict} or _is_model(kind)
-    if not must_be_json and not (annotation is Any and text.lstrip()[:1] in {"[", "{"}):
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise SettingsError(
-            f"the environment, {name}: it has to be JSON, and is not",
-            fix='write a list as ["a", "b"] and a table as {"key": 1}, or set its keys one by one, '
-            f"as {name}__<KEY>",
-        ) from None
-
-
 def _is_model(kind: Any) -> TypeGuard[Model]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
@@ -220,22 +257,12 @@ def _annotation_at(model: Model, location: Location) -> Any:
 
 
 def _place(location: Location, sources: list[Source]) -> str:
-    """The source that says what is wrong, and how it spells it if not by its name."""
+    """The source that says what is wrong."""
     for length in range(len(location), 0, -1):
         for source in sources:
-            if _holds(source.values, location[:length]):
-                name = _spelling(location[:length], source.spelled)
-                return f"{source.name}, {name}" if name else source.name
+            if _holds(source(), location[:length]):
+                return source.name
     return "the settings"
-
-
-def _spelling(location: Location, spelled: Mapping[Location, str]) -> str | None:
-    """How a setting was spelt: itself, a table around it, or else the first thing in it."""
-    for length in range(len(location), 0, -1):
-        if location[:length] in spelled:
-            return spelled[location[:length]]
-    within = (name for place, name in spelled.items() if place[: len(location)] == location)
-    return next(within, None)
 
 
 def _holds(values: Any, location: Location) -> bool:

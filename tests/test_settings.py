@@ -265,6 +265,97 @@ def test_other_variables_are_nobodys_business(tmp_path):
     assert load(tmp_path, {"PATH": "/bin", "PETSAGER": "x", "XPETSAGE_SERVER": "x"}) == Settings()
 
 
+# What reads them
+
+
+def test_settings_made_by_themselves_are_the_defaults_whatever_the_environment(monkeypatch):
+    for name in ("PETSAGE_SERVER__PORT", "SERVER__PORT", "port"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SERVER", '{"port": 1}')
+
+    assert Settings().server.port == 8000
+    assert load_settings(folder=Path("nowhere"), environ={}).server.port == 8000
+
+
+def test_where_nothing_else_is_given_the_environment_is_that_of_the_process(monkeypatch):
+    monkeypatch.setenv("PETSAGE_SERVER__PORT", "1")
+
+    assert load_settings(folder=Path("nowhere")).server.port == 1
+
+
+def test_a_key_of_a_sink_leaves_its_other_defaults_as_they_are(tmp_path):
+    environ = {"PETSAGE_LOGS__SINKS__STDOUT__BACKUPS": "1"}
+
+    assert load(tmp_path, environ).logs.sinks["stdout"].model_dump(exclude_defaults=True) == {
+        "kind": "stdout",
+        "required": True,
+        "backups": 1,
+    }
+
+
+def test_what_looks_like_json_is_json_however_deep_in_a_features_settings(tmp_path):
+    environ = {
+        "PETSAGE_FEATURES__PETS__OWNER__TAGS": ' ["x"]',
+        "PETSAGE_FEATURES__PETS__OWNER__HOME": '{"no": 7}',
+        "PETSAGE_FEATURES__PETS__OWNER__NO": "7",
+        "PETSAGE_FEATURES__PETS__OWNER__SURE": "true",
+    }
+
+    assert load(tmp_path, environ).features["pets"] == {
+        "owner": {"tags": ["x"], "home": {"no": 7}, "no": "7", "sure": "true"}
+    }
+
+
+def test_what_looks_like_json_deep_in_a_features_settings_and_is_none_is_refused(tmp_path):
+    text = refusal(tmp_path, {"PETSAGE_FEATURES__PETS__OWNER__TAGS": "[1,"})
+
+    assert text.startswith(
+        "the environment, PETSAGE_FEATURES__PETS__OWNER__TAGS: it has to be JSON"
+    )
+
+
+def test_the_keys_of_a_table_in_a_variable_are_read_in_any_case_and_checked(tmp_path):
+    assert load(tmp_path, {"PETSAGE_SERVER": '{"PORT": 1}'}).server.port == 1
+    assert "unknown key `server.PROT`" in refusal(tmp_path, {"PETSAGE_SERVER": '{"PROT": 1}'})
+
+
+@pytest.mark.parametrize("variable", ["PETSAGE_SERVER", "PETSAGE_LOGS__SINKS", "PETSAGE_FEATURES"])
+def test_nothing_in_place_of_a_table_is_refused(tmp_path, variable):
+    for text in ("", "null"):
+        assert refusal(tmp_path, {variable: text}).startswith(f"the environment, {variable}: ")
+
+
+def test_no_table_within_a_table_is_refused_where_another_variable_would_hide_it(tmp_path):
+    text = refusal(
+        tmp_path,
+        {"PETSAGE_LOGS": '{"sinks": []}', "PETSAGE_LOGS__SINKS__OUT__KIND": "stdout"},
+    )
+
+    assert text.startswith("the environment, PETSAGE_LOGS: `logs.sinks` is a list and no table")
+
+
+def test_of_two_variables_the_one_that_is_wrong_is_named(tmp_path):
+    environ = {"PETSAGE_SERVER": '{"host": "a", "port": "x"}', "PETSAGE_SERVER__HOST": "b"}
+
+    assert refusal(tmp_path, environ).startswith("the environment, PETSAGE_SERVER: `server.port`")
+
+
+def test_what_is_no_regular_file_is_read_all_the_same(config):
+    path = config() / "test.toml"
+    path.symlink_to("/dev/null")
+    assert load(path.parent, {"PETSAGE_ENV": "test"}) == Settings()
+
+    path.unlink()
+    reader, writer = os.pipe()
+    os.write(writer, b"[server]\nport = 1")
+    os.close(writer)
+    path.symlink_to(f"/dev/fd/{reader}")
+    try:
+        assert load(path.parent, {"PETSAGE_ENV": "test"}).server.port == 1
+    finally:
+        os.close(reader)
+
+
 # Mistakes: each message names the place, the key, the value and the fix
 
 WRONG = [
