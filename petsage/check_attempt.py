@@ -5,6 +5,7 @@ import faulthandler
 import fcntl
 import gc
 import logging
+import math
 import os
 import re
 import resource
@@ -41,6 +42,8 @@ _PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 # The other one of an import that forked stays so long, for the first one to find it.
 _LINGER_S: Final = 1.0
+# The limit is set anew at most so often, since that makes a thread: the next few share it.
+_LEEWAY_S: Final = 0.1
 # The exit code of a child whose descriptors an import has closed.
 MUTE: Final = 117
 
@@ -71,6 +74,7 @@ class Attempt:
         self._timeout_s = timeout_s
         self._warm = warm
         self._is_careful = False
+        self._armed = -math.inf
         self._pid = os.getpid()
 
     def run(self, job: bytes, failures: Sequence[Failure], *, is_careful: bool) -> NoReturn:
@@ -144,7 +148,11 @@ class Attempt:
 
     def _begin(self, name: str) -> None:
         self._end_if_forked()  # it would wait for a thread that is only in the first one
-        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=self._dump)
+        now = time.monotonic()
+        if now - self._armed > _LEEWAY_S:
+            limit_s = self._timeout_s + _LEEWAY_S
+            faulthandler.dump_traceback_later(limit_s, exit=True, file=self._dump)
+            self._armed = now
         self._say(b"B", name.encode())
         if self._is_careful:
             os.read(self._report, 1)

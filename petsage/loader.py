@@ -248,6 +248,7 @@ class _Loading:
         self._aside = aside
         self._strict = strict
         self._within = within
+        self._before: ProcessState | None = None
         self.loaded: list[Candidate] = []
 
     def load(self, names: Sequence[str]) -> None:
@@ -299,7 +300,7 @@ class _Loading:
         started = time.perf_counter()
         # What a check has let pass changes nothing, and what differs is the doing of others.
         looks = self._strict or not candidate.is_checked
-        state = ProcessState(strict=self._strict) if looks else None
+        state = (self._before or ProcessState(strict=self._strict)) if looks else None
         module = _import_module(candidate, candidate.snapshot, self._known)
         if not candidate.errors:
             _read_feature(candidate, module)
@@ -307,8 +308,11 @@ class _Loading:
             _find_undeclared_needs(candidate)
             _compile(candidate, candidate.feature)
             _fill_settings(candidate, self._settings.get(candidate.name, {}))
-        for changed, flaw in state.undo(candidate.snapshot) if state is not None else ():
-            candidate.add(changed, flaw, level="error" if self._strict else "warning")
+        if state is not None:
+            for changed, flaw in state.undo(candidate.snapshot):
+                candidate.add(changed, flaw, level="error" if self._strict else "warning")
+            # A server does other things between two imports.
+            self._before = state.following() if self._strict else None
         candidate.load_ms += (time.perf_counter() - started) * 1000
 
 

@@ -1,7 +1,7 @@
 """Types as JSON sees them: how one comes in and goes out, and whether it is a scalar or more."""
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
 from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
@@ -21,6 +21,24 @@ class SchemaGenerator(GenerateJsonSchema):
         "non-serializable-default",
     }
 
+    def build_schema_type_to_method(self) -> dict[Any, Callable[[Any], dict[str, Any]]]:
+        """The method for each kind of schema, looked up when it is wanted: few are, of sixty."""
+        return _Methods(self)
+
+
+class _Methods(dict[Any, Callable[[Any], dict[str, Any]]]):
+    """A generator's methods, by the kind of schema; they are named after it."""
+
+    def __init__(self, generator: SchemaGenerator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __missing__(self, kind: str) -> Callable[[Any], dict[str, Any]]:
+        method: Callable[[Any], dict[str, Any]]
+        method = getattr(self._generator, f"{kind.replace('-', '_')}_schema")
+        self[kind] = method
+        return method
+
 
 class UnusableType(Exception):  # noqa: N818 - said of the type, not of what went wrong
     """A type that cannot be validated, or has no JSON schema; its text says why in a line."""
@@ -39,8 +57,10 @@ class JsonType:
 
     def __init__(self, annotation: Any, mode: Mode = "validation") -> None:
         try:
-            self.adapter = _make_adapter(annotation)
-            self.schema = self.adapter.json_schema(mode=mode, schema_generator=SchemaGenerator)
+            # `is`: what only equals one of them may have a hash that raises.
+            plain = next((each for each in _PLAIN if annotation is each), None)
+            compiled = _compile(annotation, mode) if plain is None else _compile_plain(plain, mode)
+            self.adapter, self.schema = compiled
         except Exception as error:
             # A type's own hooks run here, and may raise anything.
             raise UnusableType(_first_line(error)) from error
@@ -139,6 +159,22 @@ class AnswerTypes:
             answer = JsonAnswer(JsonType(annotation, "serialization"))
             self._compiled[id(annotation)] = annotation, answer
         return self._compiled[id(annotation)][1]
+
+
+_Compiled = tuple[TypeAdapter[Any], Mapping[str, Any]]
+
+_PLAIN: Final = (str, int, float, bool)
+
+
+def _compile(annotation: Any, mode: Mode) -> _Compiled:
+    adapter = _make_adapter(annotation)
+    return adapter, adapter.json_schema(mode=mode, schema_generator=SchemaGenerator)
+
+
+@cache
+def _compile_plain(annotation: type, mode: Mode) -> _Compiled:
+    """As `_compile`, once for all features: most arguments are of these, which are nobody's."""
+    return _compile(annotation, mode)
 
 
 def _make_adapter(annotation: Any) -> TypeAdapter[Any]:

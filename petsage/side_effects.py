@@ -14,6 +14,7 @@ import gc
 import importlib.util
 import locale
 import logging
+import operator
 import os
 import signal
 import socket
@@ -70,13 +71,17 @@ class ProcessState:
     Args:
         strict: whether this process does nothing else meanwhile, so that whatever differs is the
             import's doing. Else what an operator or another thread may well change is let be.
+        known: what has just been seen of it.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(
+        self, *, strict: bool, known: "list[tuple[_Aspect, _Values]] | None" = None
+    ) -> None:
         self._strict = strict
         self._threads = set(sys._current_frames())
         self._children = running_children() if strict else set()
-        self._before = [(aspect, _look(aspect)) for aspect in _ASPECTS]
+        self._before = known or [(aspect, _look(aspect)) for aspect in _ASPECTS]
+        self._following: list[tuple[_Aspect, _Values]] | None = None
 
     def undo(self, snapshot: Snapshot) -> list[tuple[Place | None, Flaw]]:
         """Each kind of change, with the line of the feature's own that made it, where one shows.
@@ -85,8 +90,9 @@ class ProcessState:
             snapshot: the feature that was imported.
         """
         found = []
-        for aspect, before in self._before:
-            names = _changed(aspect, before, _look(aspect))
+        after = [(aspect, _look(aspect)) for aspect, _ in self._before]
+        for (aspect, before), (_, now) in zip(self._before, after, strict=True):
+            names = _changed(aspect, before, now)
             if not names or (not self._strict and names == [_ROOT_LEVEL]):
                 continue  # of a live process, the level is an operator's to change
             problem = f"{_told(aspect.what, names)} changed while it was imported"
@@ -97,7 +103,16 @@ class ProcessState:
                 problem += f", and cannot be put back: {type(error).__name__}"
             flaw = Flaw("import-side-effect", problem, aspect.fix)
             found.append((find_words(snapshot, aspect.words, names), flaw))
-        return [*found, *self._new_threads(snapshot), *self._new_processes(snapshot)]
+        found += [*self._new_threads(snapshot), *self._new_processes(snapshot)]
+        self._following = None if found else after
+        return found
+
+    def following(self) -> "ProcessState":
+        """The state before the next import, where nothing of a feature has run since `undo`.
+
+        Where that has found nothing, what it has seen is not looked at once more.
+        """
+        return ProcessState(strict=self._strict, known=self._following)
 
     def _new_threads(self, snapshot: Snapshot) -> Iterator[tuple[Place | None, Flaw]]:
         """What the import started and runs on; it cannot be ended from outside."""
@@ -228,11 +243,22 @@ def _look(aspect: _Aspect) -> _Values:
 
 
 def _changed(aspect: _Aspect, before: _Values, now: _Values) -> list[str]:
+    if _are_identical(before, now):
+        return []
     return [
         name
         for name in (before.keys() & now.keys() if aspect.known_only else {**before, **now})
         if not _same(before.get(name, _ABSENT), now.get(name, _ABSENT))
     ]
+
+
+def _are_identical(before: _Values, now: _Values) -> bool:
+    """Whether it is all the very same: so it is for nearly each feature, and soon seen."""
+    return (
+        len(before) == len(now)
+        and all(map(operator.is_, before.values(), now.values()))
+        and all(map(operator.is_, before, now))
+    )
 
 
 def _same(one: Any, other: Any) -> bool:

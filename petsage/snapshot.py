@@ -15,7 +15,7 @@ import importlib.util
 import linecache
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -244,10 +244,10 @@ class ImportedModules:
         self._covered = _take_modules(self.snapshot.module) if is_there else {}
         _generations.setdefault(self.snapshot.name, []).append(self)
         self._prime_sources()
-        present = set(sys.modules)
+        last = next(reversed(sys.modules))
         try:
             module = importlib.import_module(self.snapshot.module)
-            import_client_for(map(sys.modules.get, set(sys.modules) - present))
+            import_client_for(map(sys.modules.get, _names_behind(last)))
         except BaseException:
             self.put_back()
             raise
@@ -321,6 +321,13 @@ _package.__path__ = []  # what makes it a package; nothing is looked for there
 def _take_modules(module: str) -> dict[str, ModuleType]:
     """Takes a module and those below it out of `sys.modules`."""
     return {name: sys.modules.pop(name) for name in _names_below(module)}
+
+
+def _names_behind(last: str) -> Iterator[str]:
+    """The names that came into `sys.modules` after `last`; all where that has gone."""
+    names = list(sys.modules)
+    while names and (name := names.pop()) != last:
+        yield name
 
 
 def _names_below(module: str) -> list[str]:

@@ -211,6 +211,25 @@ def test_a_thread_of_the_servers_own_is_not_the_features(feature_folder):
         thread.join()
 
 
+def test_what_one_import_begins_with_is_what_the_one_before_it_has_left(feature_folder):
+    snapshot = take_snapshot("pets", feature_folder("pets", END))
+    logger = logging.getLogger("made.by.the.one.before")
+    del logging.Logger.manager.loggerDict[logger.name]
+    first = ProcessState(strict=True)
+    logging.Logger.manager.loggerDict[logger.name] = logger
+    try:
+        assert first.undo(snapshot) == []
+        second = first.following()
+        logger.disabled = True
+
+        ((_, flaw),) = second.undo(snapshot)
+        assert f"loggers are disabled ({logger.name}) changed" in flaw.problem
+        assert not logger.disabled
+        assert second.following().undo(snapshot) == []  # looked at anew, once it was put back
+    finally:
+        del logging.Logger.manager.loggerDict[logger.name]
+
+
 def test_a_change_by_a_library_is_the_features_that_imports_it(load, monkeypatch, tmp_path):
     library = tmp_path / "site" / "rude_library.py"
     library.parent.mkdir()
