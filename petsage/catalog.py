@@ -12,13 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 
 from petsage.candidate import Candidate
+from petsage.current import Current
 from petsage.entry import Change, Draining, Entry, Step, entry_of
 from petsage.errors import PetSageError, StartError, did_you_mean, printable
 from petsage.feature import Feature
@@ -27,8 +27,8 @@ from petsage.health import Check
 from petsage.loader import find_features, find_folders, load_core, unload
 from petsage.making import Attempt, Checker, Maker, Served
 from petsage.metrics import RequestMetrics
-from petsage.retirement import Retirement
-from petsage.routing import Mounted, RouteTable, TableResource
+from petsage.news import change_of, hash_of, tell_made, tell_removed, tell_setback
+from petsage.routing import RouteTable, TableResource
 from petsage.setback import Setback, setback_of
 from petsage.settings import Settings
 from petsage.signature import Flaw
@@ -36,6 +36,11 @@ from petsage.unmatched import find_unmatched
 from petsage.worker import in_thread
 
 _log = logging.getLogger(__name__)
+
+# What takes the place of something that is gone comes in one swap with its end, where it is ready
+# so soon; where a new folder holds the same, it is waited for a while longer.
+_TOGETHER_S: Final = 0.3
+_RENAMED_S: Final = 3.0
 
 Key = tuple[object, ...]
 
@@ -57,7 +62,6 @@ class Catalog:
 
     Attributes:
         changed: is called after each change; what is kept by a feature's name can be forgotten.
-        generation: the number of changes that were made current, the start among them.
         changes: what became of features since the start, by step.
         change_seconds: how long the changes took together.
     """
@@ -73,9 +77,7 @@ class Catalog:
         checker: Checker | None = None,
         read_settings: Callable[[], Settings] | None = None,
     ) -> None:
-        self.resource = TableResource(requests)
         self.changed: Callable[[], None] = lambda: None
-        self.generation = 0
         self.changes: Counter[Step] = Counter()
         self.change_seconds = 0.0
         self._settings = settings
@@ -86,24 +88,36 @@ class Catalog:
         self._only = only
         self._checker = checker
         self._maker: Maker | None = None
-        self._retirement = Retirement(
-            requests, lambda: self._serving, settings.server.drain_s, ended=self._tell_changed
-        )
-        self._serving: dict[str, Served] = {}  # each behind what it needs
+        self._current = Current(requests, settings.server.drain_s, changed=self._tell_changed)
         self._setbacks: dict[str, Setback] = {}
         self._duplicates: list[Setback] = []
         self._seen: dict[str, Key] = {}  # of what was tried last
         self._served_keys: dict[str, Key] = {}  # of what serves, where it was tried for itself
         self._starting: dict[str, Entry] = {}
+        self._ahead: dict[str, Change] = {}  # removed ahead of what goes on, and no more than that
         self._disabled: list[str] = []
         self._lock = asyncio.Lock()
         self._refreshes: set[asyncio.Task[list[Change]]] = set()
         self._is_closing = False
 
     @property
+    def resource(self) -> TableResource:
+        """What resolves requests, for the root application."""
+        return self._current.resource
+
+    @property
     def table(self) -> RouteTable:
         """The routes being served."""
         return self.resource.table
+
+    @property
+    def generation(self) -> int:
+        """The number of changes that were made current, the start among them."""
+        return self._current.generation
+
+    @property
+    def _serving(self) -> Mapping[str, Served]:
+        return self._current.serving
 
     @property
     def required(self) -> frozenset[str]:
@@ -118,12 +132,11 @@ class Catalog:
     @property
     def leaked(self) -> tuple[tuple[str, int, str], ...]:
         """Retired generations that are still in memory: name, number, and what of it."""
-        return self._retirement.leaked
+        return self._current.retirement.leaked
 
     def generations(self) -> list[Generation]:
         """All that have, or may get, requests in hand; not to be kept."""
-        current = [served.generation for served in self._serving.values()]
-        return [*current, *self._retirement.draining()]
+        return self._current.generations()
 
     def entries(self) -> list[Entry]:
         """Every feature: those that serve, those set aside with their reasons, those disabled."""
@@ -131,6 +144,7 @@ class Catalog:
         entries = [
             self._serving_entry(served, draining.get(name, ()))
             for name, served in self._serving.items()
+            if name not in self._current.leaving
         ]
         entries += [
             setback.entry for name, setback in self._setbacks.items() if name not in self._serving
@@ -153,13 +167,13 @@ class Catalog:
         return [
             (served.name, check, served.running.app)
             for served in self._serving.values()
-            if served.candidate.feature is not None
+            if served.candidate.feature is not None and served.name not in self._current.leaving
             for check in served.candidate.feature.checks
         ]
 
     def why_absent(self, name: str) -> str | None:
         """Why a feature does not serve; None where it does."""
-        if name in self._serving:
+        if name in self._serving and name not in self._current.leaving:
             return None
         if self.resource.is_starting or not self._serving:
             return "it is not loaded yet"
@@ -191,10 +205,11 @@ class Catalog:
             self._settings.catalog, core, values=self._values, checker=self._checker
         )
         loaded = await in_thread(load_core, self._system)
-        self.generation = 1
+        self._current.generation = 1
         self.resource.is_starting = True
-        attempt = await self._maker.start(loaded, number=self.generation)
-        await self._make_current(attempt, [], (), self._system, ())
+        attempt = await self._maker.start(loaded)
+        await self._current.replace(attempt.made, (), touched=())
+        self._note(attempt, [], self._system, (), {})
 
     async def start_folders(self) -> None:
         """Loads the features in folders and starts those that can be, then serves all of them.
@@ -233,7 +248,8 @@ class Catalog:
         Raises:
             PetSageError: a folder cannot be read, or features cannot be checked; nothing changes.
 
-        One goes on at a time; whoever waits for it may go away without cutting it.
+        One goes on at a time; whoever waits for it may go away without cutting it. What is gone
+        has no routes any more before anything else of it is done, and waits for nothing.
         """
         if self._is_closing:
             return []
@@ -259,24 +275,41 @@ class Catalog:
     async def stop(self) -> None:
         """Serves nothing any more, and ends each feature's lifespan, the last started first."""
         await self.end_changes()
-        self.resource.table = RouteTable()
-        await self._retirement.stop()
         stopped = [served.candidate for served in self._serving.values()]
-        while self._serving:
-            _, served = self._serving.popitem()
-            await served.running.stop()
+        await self._current.stop()
         await in_thread(unload, stopped)
 
+    async def take_away(self, names: Collection[str] | None = None) -> None:
+        """Ends the routes of features whose folders are gone, while another change goes on.
+
+        What else their removal asks for is done by the `refresh` of these names that has to follow.
+
+        Args:
+            names: which to look at; None for all.
+
+        Raises:
+            StartError: a folder cannot be read.
+        """
+        asked = self._asked(names)
+        if asked and not self._is_closing:
+            there = await in_thread(self._find_names, None if names is None else asked)
+            await self._take_away(asked - there, asked & there)
+
     async def _refresh(self, names: Collection[str] | None, *, again: bool) -> list[Change]:
+        if self._lock.locked():
+            await self.take_away(names)
         async with self._lock:
             started = time.perf_counter()
+            self._current.vanished.clear()
             await in_thread(self._read_tables, must=again)
             found, duplicates = await in_thread(self._find, names)
             changes = self._note_duplicates(duplicates, names)
             for name in self._setbacks.keys() & found.keys() if again else ():
                 self._seen[name] = ()
-            asked = self._seen.keys() if names is None else self._seen.keys() & set(names)
-            gone = {name for name in asked if name not in found}
+            if self._current.leaving:
+                await self._take_away((), found)
+            ahead = {name for name in self._ahead if names is None or name in names}
+            gone = (self._asked(names) | ahead) - found.keys()
             differing = {
                 name: candidate
                 for name, candidate in found.items()
@@ -285,12 +318,55 @@ class Catalog:
             for name in [name for name in differing if self._is_what_serves(differing[name])]:
                 self._note_restored(differing.pop(name))
             if differing or gone:
-                changes += await self._take_up(differing, gone)
-            elif not changes:
-                return []
+                changes += await self._take_up_in_time(differing, gone)
             self.changes.update(change.step for change in changes)
-            self.change_seconds += time.perf_counter() - started
-            return changes
+            removed = [self._ahead.pop(name) for name in ahead | gone if name in self._ahead]
+            if removed or changes:
+                self.change_seconds += time.perf_counter() - started
+            return removed + changes
+
+    async def _take_up_in_time(
+        self, differing: Mapping[str, Candidate], gone: Collection[str]
+    ) -> list[Change]:
+        """As `_take_up`; what is gone waits only so long for what is to take its place."""
+        there = {hash_of(candidate) for candidate in differing.values()} - {None}
+        renamed = [
+            name
+            for name in gone
+            if name in self._serving and hash_of(self._serving[name].candidate) in there
+        ]
+
+        async def take_away() -> None:
+            await asyncio.sleep(_TOGETHER_S)
+            await self._take_away([name for name in gone if name not in renamed], ())
+            await asyncio.sleep(_RENAMED_S)
+            await self._take_away(renamed, ())
+
+        ahead = asyncio.create_task(take_away(), name="take away")
+        try:
+            return await self._take_up(differing, gone)
+        finally:
+            ahead.cancel()
+            await asyncio.wait([ahead])
+            if not ahead.cancelled() and (error := ahead.exception()) is not None:
+                _log.error("What is gone was not taken away in time", exc_info=error)
+
+    def _asked(self, names: Collection[str] | None) -> set[str]:
+        return {*self._seen} if names is None else self._seen.keys() & {*names}
+
+    def _find_names(self, names: Collection[str] | None) -> set[str]:
+        return {path.name for path in find_folders(self._settings.catalog.folders, names)}
+
+    async def _take_away(self, gone: Collection[str], back: Collection[str]) -> None:
+        """Takes the routes of what is gone, and all of it where nothing that stays rests on it."""
+        for served in await self._current.take_away(gone, back):
+            self._forget(served.name)
+            self._ahead[served.name] = tell_removed(served.name)
+            self.changes["removed"] += 1
+
+    def _forget(self, name: str) -> None:
+        for known in (self._seen, self._served_keys, self._setbacks, self._starting):
+            known.pop(name, None)
 
     def _find(self, names: Collection[str] | None) -> tuple[dict[str, Candidate], list[Candidate]]:
         """What the folders hold now, and what is there once more under a name that is taken."""
@@ -329,7 +405,7 @@ class Catalog:
                 _log.error(
                     "Feature %s is set aside: %s", printable(candidate.name), candidate.errors[0]
                 )
-                changes.append(self._change(candidate, "failed"))
+                changes.append(change_of(candidate, "failed", self._serving.get(candidate.name)))
             kept.append(setback)
         self._duplicates = kept
         return changes
@@ -362,17 +438,20 @@ class Catalog:
         self, differing: Mapping[str, Candidate], gone: Collection[str]
     ) -> list[Change]:
         """Makes current what can be of what differs, without what is gone."""
-        seen = dict(self._seen)
+        seen = {name: key for name, key in self._seen.items() if name in differing or name in gone}
         for name, candidate in differing.items():
             self._seen[name] = self._key(candidate)
             if name not in self._serving:
                 self._starting[name] = Entry(name, None, "starting", (), (), system=False)
         for name in gone:
-            del self._seen[name]
+            self._seen.pop(name, None)
         try:
             changes = await self._apply(differing, gone)
         except BaseException:
-            self._seen = seen  # nothing of it is current: it is to be tried again
+            # Nothing of it is current: it is to be tried again.
+            for name in differing:
+                self._seen.pop(name, None)
+            self._seen |= {name: key for name, key in seen.items() if name not in self._ahead}
             raise
         finally:
             self._starting.clear()
@@ -385,22 +464,39 @@ class Catalog:
     async def _apply(
         self, differing: Mapping[str, Candidate], gone: Collection[str]
     ) -> list[Change]:
-        """Tries all of it, and less of it each time that something which serves would fail."""
+        """Tries all of it, and less of it each time that something which serves would fail.
+
+        What goes meanwhile is left out, and what was made of it, or beside it, is made anew.
+        """
         refused = {name: each for name, each in differing.items() if each.errors}
         tried = {name: each for name, each in differing.items() if not each.errors}
-        changing = {*differing, *gone}
+        gone, changing = {*gone}, {*differing, *gone}
         tried |= self._retries(changing)
         while True:
             attempt = await self._try(tried, gone)
-            if not attempt.spoilt:
-                break
-            refused |= self._give_up(attempt, tried, changing)
-        return await self._make_current(attempt, [*refused.values()], tried, changing, gone)
+            lost = self._current.lost(attempt.touched - gone)
+            if not attempt.spoilt and not lost:
+                before = self._serving
+                lost = await self._make_current(attempt, tried, gone)
+                if not lost:
+                    left = [each for name, each in refused.items() if name not in self._ahead]
+                    return self._note(attempt, left, changing, gone, before)
+            if not lost:
+                refused |= self._give_up(attempt, tried, changing)
+                continue
+            await attempt.undo()
+            gone |= lost
+            changing |= lost
+            refused |= _failed_without(attempt, lost, tried)
+            tried = {name: tried[name] for name in tried.keys() - lost - refused.keys()}
+            for name in lost:
+                refused.pop(name, None)
+                self._seen.pop(name, None)  # it may come back as it was
 
     def _retries(self, changing: Collection[str]) -> dict[str, Candidate]:
         """What failed before and may be mended by this change, or by what that mends."""
         retries: dict[str, Candidate] = {}
-        touched = {*changing, *self._resting_on(changing)}
+        touched = {*changing, *self._current.resting_on(changing)}
         waiting = {name: each for name, each in self._setbacks.items() if name not in changing}
         while mended := {
             name: setback.candidate
@@ -415,7 +511,7 @@ class Catalog:
     async def _try(self, tried: Mapping[str, Candidate], gone: Collection[str]) -> Attempt:
         """Makes what is tried, and restarts what rests on it or on what is gone."""
         assert self._maker is not None  # noqa: S101 - for mypy: the core was started first
-        restarted = self._resting_on({*tried, *gone}) - tried.keys()
+        restarted = self._current.resting_on({*tried, *gone}) - tried.keys()
         batch = {name: candidate.again() for name, candidate in tried.items()}
         batch |= {
             name: served.candidate.again()
@@ -432,18 +528,9 @@ class Catalog:
             },
             aside=self._setbacks.keys() - set(gone),
             # What rests on what is gone cannot go on as it is.
-            must_stand=self._serving.keys() - self._resting_on(gone) - set(gone),
+            must_stand=self._serving.keys() - self._current.resting_on(gone) - set(gone),
             tables=self._tables,
-            number=self.generation if self.resource.is_starting else self.generation + 1,
         )
-
-    def _resting_on(self, names: Collection[str]) -> set[str]:
-        """What serves and rests on one of these, directly or not."""
-        found: set[str] = set()
-        for name, served in self._serving.items():  # each behind what it needs
-            if not served.rests_on.isdisjoint({*names, *found}):
-                found.add(name)
-        return found
 
     def _give_up(
         self, attempt: Attempt, tried: dict[str, Candidate], changing: Collection[str]
@@ -462,7 +549,7 @@ class Catalog:
         # What is at its last good fails with what is new below it: what it names itself, or else
         # one after another.
         victim = attempt.spoilt[0]
-        suspects = [name for name in tried if victim.name in self._resting_on([name])]
+        suspects = [name for name in tried if victim.name in self._current.resting_on([name])]
         if not suspects:
             raise RuntimeError(f"{victim.name} fails, and nothing was changed: {victim.errors[0]}")
         problem = victim.errors[0].problem
@@ -473,42 +560,22 @@ class Catalog:
         return {name: culprit}
 
     async def _make_current(
-        self,
-        attempt: Attempt,
-        refused: list[Candidate],
-        tried: Collection[str],
-        changing: Collection[str],
-        gone: Collection[str],
-    ) -> list[Change]:
-        """Serves what was made, in one assignment, and retires what it takes the place of."""
-        before = self._serving
-        failed = [each for each in attempt.failed if each.name in before]  # what is gone took them
-        left_out = {*attempt.made, *gone, *(each.name for each in failed)}
-        after = {name: served for name, served in before.items() if name not in left_out}
-        after |= attempt.made
-        retired = [served for name, served in before.items() if name in left_out]
-        if attempt.made or retired:
-            try:
-                table = await in_thread(_table_of, after)
-            except BaseException:
-                await attempt.undo()
-                raise
-            now = datetime.now(UTC)
-            for served in attempt.made.values():
-                served.generation.since = now
-            self._serving = after
-            self.resource.table = table
-            if not self.resource.is_starting:
-                self.generation += 1
-        for name in (*gone, *(name for name in attempt.made if name in tried)):
-            self._setbacks.pop(name, None)
-            self._served_keys[name] = self._seen.get(name, ())
-        for name in gone:
-            del self._served_keys[name]
-        changes = self._note(attempt, refused, changing, gone, before)
-        self._retirement.begin(retired, attempt.made)
-        self._tell_changed()
-        return changes
+        self, attempt: Attempt, tried: Collection[str], gone: set[str]
+    ) -> set[str]:
+        """Serves what was made, and not what is gone or fails for that; what of it has gone now."""
+        failed = {each.name for each in attempt.failed}  # what is gone took them
+        try:
+            lost = await self._current.replace(
+                attempt.made, gone | failed, touched=attempt.touched - gone
+            )
+        except BaseException:
+            await attempt.undo()
+            raise
+        if not lost:
+            for name in attempt.made.keys() & {*tried}:
+                self._setbacks.pop(name, None)
+                self._served_keys[name] = self._seen.get(name, ())
+        return lost
 
     def _tell_changed(self) -> None:
         self.changed()  # who is to be told is said later than this is handed on
@@ -524,72 +591,32 @@ class Catalog:
         """Remembers and logs what became of each feature."""
         changes = []
         for name in gone:
-            _log.info("Feature %s was removed", printable(name))
-            changes.append(Change(name, "removed", None, None))
+            self._forget(name)
+            if name not in self._ahead:
+                changes.append(tell_removed(name))
         for served in attempt.made.values():
             step: Step = "added"
             if served.name in before:
-                was = _hash_of(before[served.name].candidate)
-                is_same = served.name not in changing and _hash_of(served.candidate) == was
+                was = hash_of(before[served.name].candidate)
+                is_same = served.name not in changing and hash_of(served.candidate) == was
                 step = "restarted" if is_same else "changed"
-            self._log_made(served, step)
-            changes.append(self._change(served.candidate, step))
+            changes.append(tell_made(served, step, is_start=self.resource.is_starting))
         for candidate in [*refused, *attempt.failed]:
             setback = setback_of(candidate, self._serving)
             former = self._setbacks.get(candidate.name)
             if candidate.name in changing or former is None or former.findings != setback.findings:
                 self._setbacks[candidate.name] = setback
-                self._log_setback(candidate)
-                step = "failed" if setback.entry.state == "failed" else "waiting"
-                step = "refused" if candidate.name in self._serving else step
-                changes.append(self._change(candidate, step))
+                goes_on = self._serving.get(candidate.name)
+                changes.append(tell_setback(candidate, setback, goes_on))
             candidate.error = None  # its traceback holds on to everything that it passed
+        self._tell_changed()
         return changes
-
-    def _change(self, candidate: Candidate, step: Step) -> Change:
-        served = self._serving.get(candidate.name)
-        number = served.generation.number if served is not None else None
-        findings = tuple(candidate.findings)
-        return Change(candidate.name, step, number, _hash_of(candidate), findings)
-
-    def _log_setback(self, candidate: Candidate) -> None:
-        goes_on = self._serving.get(candidate.name)
-        for number, finding in enumerate(candidate.errors):
-            error = candidate.error if number == 0 else None
-            if goes_on is None:
-                name = printable(candidate.name)
-                _log.error("Feature %s is set aside: %s", name, finding, exc_info=error)
-            else:
-                _log.error(
-                    "Feature %s goes on with generation %d; what its folder holds is refused: %s",
-                    candidate.name,
-                    goes_on.generation.number,
-                    finding,
-                    exc_info=error,
-                )
-
-    def _log_made(self, served: Served, step: Step) -> None:
-        candidate = served.candidate
-        for finding in candidate.findings:
-            _log.warning("Feature %s: %s", candidate.name, finding)
-        if candidate.folder is None:
-            return
-        if self.resource.is_starting:
-            _log.info("Feature %s serves %d routes", candidate.name, len(candidate.routes))
-            return
-        _log.info(
-            "Feature %s was %s: generation %d serves %d routes",
-            candidate.name,
-            step,
-            served.generation.number,
-            len(candidate.routes),
-            extra={"load_ms": round(candidate.load_ms, 1), "content_hash": _hash_of(candidate)},
-        )
 
     def _draining(self) -> dict[str, tuple[Draining, ...]]:
         """What has not ended, by feature."""
         found: dict[str, tuple[Draining, ...]] = {}
-        for each in self._retirement.draining():
+        leaving = [self._serving[name].generation for name in self._current.leaving]
+        for each in (*leaving, *self._current.retirement.draining()):
             left = Draining(each.number, each.in_flight)
             found[each.feature] = (*found.get(each.feature, ()), left)
         return found
@@ -647,12 +674,20 @@ def _log_failure(task: "asyncio.Task[list[Change]]") -> None:
         _log.error("A change was not taken up; the next one is tried", exc_info=error)
 
 
-def _table_of(serving: Mapping[str, Served]) -> RouteTable:
-    return RouteTable(
-        Mounted(served.name, served.running.app, compiled, served.generation)
-        for served in serving.values()
-        for compiled in served.candidate.routes
-    )
+def _failed_without(
+    attempt: Attempt, lost: Collection[str], tried: Collection[str]
+) -> dict[str, Candidate]:
+    """What of what is tried has failed, and not for what it rests on, which is gone meanwhile."""
+    below = {*lost}
+    while more := {
+        name
+        for name, each in attempt.found.items()
+        if name not in below and not each.rests_on.isdisjoint(below)
+    }:
+        below |= more
+    return {
+        each.name: each for each in attempt.failed if each.name in tried and each.name not in below
+    }
 
 
 def _spoils(victim: Candidate) -> Flaw:
@@ -662,10 +697,6 @@ def _spoils(victim: Candidate) -> Flaw:
         f"with it `{victim.name}`, which needs it, would fail: {victim.errors[0]}",
         f"change both so that `{victim.name}` stands, or undo this change",
     )
-
-
-def _hash_of(candidate: Candidate) -> str | None:
-    return candidate.snapshot.content_hash if candidate.snapshot is not None else None
 
 
 CATALOG: Final = web.AppKey("catalog", Catalog)

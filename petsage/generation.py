@@ -50,7 +50,7 @@ class Generation:
 
     Args:
         feature: the feature's name.
-        number: greater is later.
+        number: greater is later; 0 before it is served.
 
     Attributes:
         since: when it was made, UTC.
@@ -60,7 +60,7 @@ class Generation:
         retiring: what streams wait for, to end by themselves; `RETIRING` in the application.
     """
 
-    def __init__(self, feature: str, number: int) -> None:
+    def __init__(self, feature: str, number: int = 0) -> None:
         self.feature = feature
         self.number = number
         self.since = datetime.now(UTC)

@@ -78,16 +78,23 @@ class Attempt:
     """What came of making several features at once.
 
     Attributes:
+        found: all that was to be made, by name.
         made: those that run now, each behind what it needs.
         failed: those with errors.
         spoilt: the failed ones that must not fail; nothing runs where there are any.
         loaded: whatever was imported for it.
     """
 
+    found: Mapping[str, Candidate]
     made: dict[str, Served] = field(default_factory=dict)
     failed: list[Candidate] = field(default_factory=list)
     spoilt: list[Candidate] = field(default_factory=list)
     loaded: list[Candidate] = field(default_factory=list)
+
+    @property
+    def touched(self) -> set[str]:
+        """What was to be made, and what that rests on, as far as it is known."""
+        return {*self.found}.union(*(each.rests_on for each in self.found.values()))
 
     async def undo(self) -> None:
         """Ends what was started, the last first, and puts back the modules that were before."""
@@ -136,7 +143,6 @@ class Maker:
         aside: Collection[str],
         must_stand: Collection[str],
         tables: Tables,
-        number: int,
     ) -> Attempt:
         """Makes what can be made of `names`; all or nothing of what must stand.
 
@@ -147,9 +153,8 @@ class Maker:
             aside: names of features that are there, and do not serve.
             must_stand: names whose failure spoils the attempt: nothing runs then that did not.
             tables: each feature's own settings, by its name.
-            number: of the generation that is made.
         """
-        attempt = Attempt()
+        attempt = Attempt(found)
         try:
             await self._check(found, names, beside, tables)
             _judge(attempt, found.values(), must_stand)
@@ -159,7 +164,7 @@ class Maker:
             attempt.loaded = await in_thread(
                 self._load, found, names, beside, aside=aside, first=must_stand, tables=tables
             )
-            await self._start_all(attempt, attempt.loaded, beside, must_stand, number)
+            await self._start_all(attempt, attempt.loaded, beside, must_stand)
             if not attempt.spoilt:
                 await _let_go([each for each in attempt.loaded if each.errors])
         except BaseException:
@@ -169,10 +174,10 @@ class Maker:
             await attempt.undo()
         return attempt
 
-    async def start(self, loaded: Sequence[Candidate], *, number: int) -> Attempt:
+    async def start(self, loaded: Sequence[Candidate]) -> Attempt:
         """Starts what is loaded and in order already, beside nothing."""
-        attempt = Attempt()
-        await self._start_all(attempt, loaded, {}, (), number)
+        attempt = Attempt({candidate.name: candidate for candidate in loaded})
+        await self._start_all(attempt, loaded, {}, ())
         return attempt
 
     async def _start_all(
@@ -181,14 +186,13 @@ class Maker:
         loaded: Sequence[Candidate],
         beside: Mapping[str, Served],
         must_stand: Collection[str],
-        number: int,
     ) -> None:
         """Starts what stands, one behind another, until one spoils the attempt."""
         _judge(attempt, loaded, must_stand)
         for candidate in loaded:
             if attempt.spoilt:
                 return
-            await self._start(attempt, candidate, beside, number)
+            await self._start(attempt, candidate, beside)
             _judge(attempt, (candidate,), must_stand)
 
     async def _check(
@@ -247,14 +251,14 @@ class Maker:
         )
 
     async def _start(
-        self, attempt: Attempt, candidate: Candidate, beside: Mapping[str, Served], number: int
+        self, attempt: Attempt, candidate: Candidate, beside: Mapping[str, Served]
     ) -> None:
         """Starts one candidate's lifespan; findings, and nothing that runs, where that fails."""
         find_failed_need(candidate, {*beside, *attempt.made})
         if candidate.errors or candidate.feature is None:
             return
         started = time.perf_counter()
-        generation = Generation(candidate.name, number)
+        generation = Generation(candidate.name)
         app = web.Application()
         app[RETIRING] = generation.retiring
         if candidate.settings is not None:

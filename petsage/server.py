@@ -244,8 +244,12 @@ class _Process:
 
         catalog = self._settings.catalog
         if catalog.watch:
+            served = self._app[CATALOG]
             self._watch = FolderWatch(
-                catalog.folders, self._app[CATALOG].refresh, settle_ms=catalog.settle_ms
+                catalog.folders,
+                served.refresh,
+                settle_ms=catalog.settle_ms,
+                meanwhile=served.take_away,
             )
             self._watch.start()
 

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 # A thread that looks at a file system which does not answer is not waited for any longer.
 _END_S: Final = 1.0
+# A refresh that takes no longer is waited for by what comes next.
+_PATIENCE_S: Final = 0.2
 # What could not be refreshed is tried again after so long, then after twice as long, and so on.
 _AGAIN_S: Final = 1.0
 _AGAIN_MOST_S: Final = 60.0
@@ -75,16 +77,26 @@ class FolderWatch:
         refresh: is awaited, one call at a time, with the names of the features' folders that were
             written to and have been quiet since, be they still there or not; with None where
             anything may have changed, and nothing is being written. A call too many is possible.
+        meanwhile: is awaited with such names while a call of `refresh` goes on, which may be long;
+            `refresh` is called with them all the same, behind that.
         settle_ms: how long a folder has to be quiet, in milliseconds.
 
     Attributes:
         failures: how many calls of `refresh` raised, which is logged; they are made again, later.
     """
 
-    def __init__(self, folders: Sequence[Path], refresh: Refresh, *, settle_ms: int) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        refresh: Refresh,
+        *,
+        settle_ms: int,
+        meanwhile: Refresh | None = None,
+    ) -> None:
         self.failures = 0
         self._folders = list(dict.fromkeys(folder.absolute() for folder in folders))
         self._refresh = refresh
+        self._meanwhile = meanwhile
         self._settle_s = settle_ms / 1000
         self._threads: list[FolderChanges] = []
         self._task: asyncio.Task[None] | None = None
@@ -150,11 +162,47 @@ class FolderWatch:
             self._noted.clear()
             names, wait_s = self._take(time.monotonic())
             if names is None or names:
-                await self._call(names)
+                await self._refresh_and_watch(names)
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._noted.wait()
+            await self._wait(wait_s)
+
+    async def _wait(self, wait_s: float | None) -> None:
+        """Until something is noted, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._noted.wait()
+
+    async def _refresh_and_watch(self, names: frozenset[str] | None) -> None:
+        """Has these refreshed, and meanwhile looks at what else has settled, once each time."""
+        looked: dict[str | None, float] = {}
+        call = asyncio.create_task(self._call(names), name="petsage-watch-refresh")
+        call.add_done_callback(lambda _: self._noted.set())
+        try:
+            while not call.done():
+                self._noted.clear()
+                dues = dict[str | None, float](self._due.items())
+                if self._all_due is not None:
+                    dues[None] = max((self._all_due, *self._due.values()))
+                dues = {each: due for each, due in dues.items() if looked.get(each) != due}
+                late = time.monotonic() - _PATIENCE_S
+                ready = {each: due for each, due in dues.items() if due <= late}
+                looked |= ready
+                if ready:
+                    await self._look(ready)
+                else:
+                    await self._wait(min((due - late for due in dues.values()), default=None))
+        finally:
+            call.cancel()
+            await asyncio.wait([call])
+
+    async def _look(self, names: Collection[str | None]) -> None:
+        if self._meanwhile is None:
+            return
+        wanted = frozenset(name for name in names if name is not None)
+        try:
+            await self._meanwhile(None if None in names else wanted)
+        except Exception:  # noqa: BLE001 - it is logged, and `refresh` comes to it, too
+            _log.exception("A change on disk was not looked at ahead of the one that goes on")
 
     def _take(self, now: float) -> tuple[frozenset[str] | None, float | None]:
         """The names to refresh now, or how long to wait for some; None is all, and for ever."""

@@ -5,6 +5,7 @@ import builtins
 import gc
 import linecache
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -17,9 +18,10 @@ from weakref import ref
 import pytest
 
 from petsage import catalog as catalog_module
+from petsage import current as current_module
 from petsage.app import create_app
 from petsage.catalog import CATALOG, Catalog
-from petsage.checking import CheckFailed
+from petsage.checking import CheckFailed, CheckProcess
 from petsage.testing import _client
 
 SAYS = """
@@ -354,7 +356,7 @@ async def _collected(traces: Iterable["ref[Any]"]) -> None:
 
 async def _retired(live):
     async with asyncio.timeout(10):
-        while tasks := list(live.catalog._retirement._leaving):
+        while tasks := list(live.catalog._current.retirement._leaving):
             await asyncio.wait(tasks)
 
 
@@ -407,7 +409,7 @@ async def test_what_outlives_its_generation_is_counted_and_named(live, log_lines
     live.says("pets", "two")
     await live.steps()
     await _retired(live)
-    live.catalog._retirement._collect()
+    live.catalog._current.retirement._collect()
     assert live.catalog.leaked == (("pets", 2, "features.pets.say"),)
     line = next(x for x in log_lines() if "still in memory" in x["message"])
     assert line["message"].startswith("Generation 2 of feature pets is still in memory: ")
@@ -478,7 +480,7 @@ async def test_features_that_come_and_go_leave_no_name_behind(live):
         await live.steps(name)
         assert await live.get(name) == 404
     await _retired(live)
-    live.catalog._retirement._collect()
+    live.catalog._current.retirement._collect()
     assert [x for x in logging.Logger.manager.loggerDict if x.startswith("features.new")] == []
     assert [x for x in sys.modules if x.startswith("features.new")] == []
     assert [x for x in linecache.cache if "/new" in x and str(live.folder) in x] == []
@@ -624,8 +626,8 @@ async def test_a_change_that_is_cut_leaves_nothing_running(live, told, monkeypat
         go.wait(10)
         return table_of(serving)
 
-    table_of = catalog_module._table_of
-    monkeypatch.setattr(catalog_module, "_table_of", slowly)
+    table_of = current_module._table_of
+    monkeypatch.setattr(current_module, "_table_of", slowly)
     refresh = asyncio.create_task(live.catalog.refresh())
     await building.wait()
     ending = asyncio.create_task(live.catalog.end_changes())
@@ -794,3 +796,277 @@ async def test_a_disabled_folder_is_shown_as_long_as_it_is_there(live):
     live.remove("off")
     await live.steps()
     assert [each.name for each in live.catalog.entries() if not each.system] == ["pets"]
+
+
+# What goes while another change hangs
+
+
+class Gate:
+    """A file that whoever opens it waits at, until it is opened by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.line = f"import pathlib; pathlib.Path({str(path)!r}).read_text()"
+        os.mkfifo(path)
+
+    async def reached(self) -> Any:
+        """Returns when somebody waits; what it returns lets nobody pass before it is closed."""
+        return await asyncio.to_thread(self.path.open, "w")
+
+    def open(self, held: Any) -> None:
+        """Lets pass who waits, and whoever comes later."""
+        self.path.unlink()
+        self.path.touch()
+        held.close()
+
+
+@pytest.fixture(scope="module")
+def checker():
+    """The child process that checks features; pytest has threads, and must not fork."""
+    child = CheckProcess.launch()
+    assert child is not None
+    yield child
+    asyncio.run(child.stop())
+    assert child.restarts == 0
+
+
+@pytest.fixture
+def checked(live, checker):
+    """The application, its features checked in a child process, as a server's are."""
+    live.catalog._maker._checker = checker
+    return live
+
+
+def next_swap(live: Live) -> asyncio.Event:
+    """Is set when what is served has changed."""
+    tell, is_changed = live.catalog.changed, asyncio.Event()
+
+    def changed() -> None:
+        tell()
+        is_changed.set()
+
+    live.catalog.changed = changed
+    return is_changed
+
+
+class Hanging:
+    """A change that waits in its check."""
+
+    def __init__(self, live: Live, gate: Gate, held: Any) -> None:
+        self._gate, self._held = gate, held
+        self._refresh = asyncio.create_task(live.steps())
+
+    @classmethod
+    async def begin(cls, live: Live, name: str, source: str) -> "Hanging":
+        """Writes a feature whose check hangs; it does."""
+        gate = Gate(live.folder.parent / "gate")
+        live.write(name, f"{gate.line}\n{textwrap.dedent(source)}")
+        hanging = cls(live, gate, None)
+        hanging._held = await gate.reached()
+        return hanging
+
+    async def end(self) -> dict[str, str]:
+        """Lets it go on; what it has changed."""
+        assert not self._refresh.done()
+        self._gate.open(self._held)
+        return await self._refresh
+
+
+async def test_what_is_gone_is_gone_while_another_hangs_in_its_check(checked, told):
+    events, gate = told
+    gate.set()
+    checked.write("job", slow("job", "one"))
+    await checked.steps()
+    generation = checked.catalog.generation
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+
+    checked.remove("job")
+    await checked.catalog.take_away(["job", "pets"])
+    assert await checked.get("job") == 404
+    assert await checked.get("pets") == "one"
+    assert checked.catalog.why_absent("job") == "there is no such feature"
+    assert checked.catalog.changes["removed"] == 1
+    await events.until("job one stops")
+
+    assert await hanging.end() == {"other": "added"}
+    assert await checked.steps() == {"job": "removed"}
+    assert await checked.steps() == {}
+    assert checked.catalog.changes["removed"] == 1
+    assert checked.entry("other").generation == checked.catalog.generation == generation + 2
+    assert [await checked.get(name) for name in ("job", "other", "pets")] == [404, "x", "one"]
+
+
+async def test_who_asks_for_a_change_while_another_hangs_has_what_is_gone_gone(checked):
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+    is_changed = next_swap(checked)
+    checked.remove("pets")
+    refresh = asyncio.create_task(checked.steps())
+    await is_changed.wait()
+    assert await checked.get("pets") == 404
+    assert await hanging.end() == {"other": "added"}
+    assert await refresh == {"pets": "removed"}
+
+
+async def test_what_is_made_does_not_stand_on_what_has_gone_meanwhile(checked):
+    checked.write("base", BASE, names="NAME = 'one'\n")
+    assert await checked.steps() == {"base": "added"}
+    hanging = await Hanging.begin(checked, "above", ABOVE)
+
+    checked.remove("base")
+    await checked.catalog.take_away(["base"])
+    assert "base" not in {each.name for each in checked.catalog.entries() if not each.draining}
+    assert await hanging.end() == {"above": "waiting"}
+    assert await checked.get("above") == 404
+    assert checked.entry("above").waiting_for == ("base",)
+
+    checked.write("base", BASE, names="NAME = 'two'\n")
+    assert await checked.steps() == {"base": "added", "above": "added"}
+    assert await checked.get("above") == "two two"
+
+
+async def test_what_others_rest_on_loses_its_routes_and_ends_behind_them(checked):
+    checked.write(
+        "base",
+        BASE + SAYS.format(path="base", text="b", more=", lifespan=lifespan"),
+        names="NAME = 'one'\n",
+    )
+    checked.write("above", ABOVE)
+    assert await checked.steps() == {"base": "added", "above": "added"}
+    hanging = await Hanging.begin(checked, "above", ABOVE)
+
+    moved = checked.folder.parent / "moved"
+    shutil.move(checked.folder / "base", moved)
+    await checked.catalog.take_away()
+    assert await checked.get("base") == 404
+    assert checked.entry("base").state == "draining"
+    assert checked.catalog.why_absent("base") == "there is no such feature"
+    assert await checked.get("above") == "one one"
+
+    shutil.move(moved, checked.folder / "base")
+    await checked.catalog.take_away()
+    assert await checked.get("base") == "b"
+    assert checked.entry("base").state == "serving"
+
+    shutil.move(checked.folder / "base", moved)
+    await checked.catalog.take_away()
+    assert await hanging.end() == {"base": "removed", "above": "waiting"}
+    assert [await checked.get(name) for name in ("base", "above")] == [404, 404]
+    assert await checked.steps() == {}
+
+
+async def test_what_goes_and_comes_back_while_another_hangs_is_taken_up_behind_it(checked):
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+    checked.remove("pets")
+    await checked.catalog.take_away(["pets"])
+    checked.says("pets", "one")
+    await checked.catalog.take_away(["pets"])
+    assert await checked.get("pets") == 404
+
+    assert await hanging.end() == {"other": "added"}
+    assert await checked.steps() == {"pets": "added"}
+    assert await checked.get("pets") == "one"
+
+
+@pytest.mark.parametrize("name", ["pets", "new"])
+async def test_what_goes_while_it_is_checked_itself_is_not_served_when_it_passes(checked, name):
+    source = SAYS.format(path=name, text="two", more="")
+    hanging = await Hanging.begin(checked, name, source)
+    folder = checked.folder / name
+    moved = folder.rename(folder.parent.parent / "moved")
+    await checked.catalog.take_away([name])
+    assert await checked.get(name) == 404
+
+    steps = await hanging.end()
+    assert steps | await checked.steps() == {name: "removed"}
+    assert await checked.get(name) == 404
+    assert f"features.{name}" not in sys.modules
+
+    moved.rename(folder)  # as it was when it was tried
+    assert await checked.steps() == {name: "added"}
+    assert await checked.get(name) == "two"
+
+
+async def test_what_goes_when_it_has_been_refused_leaves_nothing_behind(checked):
+    checked.says("pets", "two")
+    (checked.folder / "pets" / "__init__.py").chmod(0o666)
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+    checked.remove("pets")
+    await checked.catalog.take_away(["pets"])
+    assert await hanging.end() == {"other": "added"}
+    assert await checked.steps() == {"pets": "removed"}
+    assert [each.name for each in checked.catalog.entries() if not each.system] == ["other"]
+
+
+async def test_what_fails_beside_what_has_gone_is_not_checked_once_more(checked):
+    gate = Gate(checked.folder.parent / "once")
+    checked.write("base", BASE, names="NAME = 'one'\n")
+    await checked.steps()
+    checked.write("broken", f"{gate.line}\n1 / 0")
+    checked.write("above", ABOVE)
+    refresh = asyncio.create_task(checked.steps())
+    held = await gate.reached()
+    checked.remove("base")
+    await checked.catalog.take_away(["base"])
+    held.close()  # and whoever opens it once more waits for ever
+    assert await refresh == {"broken": "failed", "above": "waiting"}
+    assert checked.why("broken") == ["import-failed"]
+
+
+async def test_what_is_gone_is_gone_while_a_lifespan_hangs_at_its_start(live, told):
+    events, gate = told
+    live.write("job", slow("job", "one"))
+    await live.steps()
+    hangs = """
+        EVENTS.append("other starts")
+        await GATE.wait()
+        yield
+        """
+    source = SAYS.format(path="other", text="x", more=", lifespan=life").replace(
+        "feature =", f"async def life(app):{textwrap.indent(hangs, '')}\nfeature ="
+    )
+    live.write("other", source)
+    refresh = asyncio.create_task(live.steps())
+    await events.until("other starts")
+    live.remove("job")
+    await live.catalog.take_away(["job"])
+    assert await live.get("job") == 404
+    await events.until("job one stops")
+    gate.set()
+    assert await refresh == {"other": "added"}
+    assert await live.steps() == {"job": "removed"}
+
+
+async def test_a_folder_that_is_renamed_serves_its_routes_without_a_gap(checked):
+    gate = Gate(checked.folder.parent / "gate")
+    gate.path.unlink()
+    gate.path.touch()
+    checked.write("pets", f"{gate.line}\n{SAYS.format(path='pets', text='two', more='')}")
+    assert await checked.steps() == {"pets": "changed"}
+    gate.path.unlink()
+    os.mkfifo(gate.path)
+    (checked.folder / "pets").rename(checked.folder / "animals")
+    refresh = asyncio.create_task(checked.steps())
+    held = await gate.reached()
+    await asyncio.sleep(catalog_module._TOGETHER_S * 1.5)
+    assert await checked.get("pets") == "two"
+    gate.open(held)
+    said = set()
+    while not refresh.done():
+        said.add(await checked.get("pets"))
+    assert await refresh == {"pets": "removed", "animals": "added"}
+    assert said | {await checked.get("pets")} == {"two"}
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+async def test_what_is_gone_waits_only_so_long_for_what_comes_with_it(
+    checked, monkeypatch, is_renamed
+):
+    monkeypatch.setattr(catalog_module, "_RENAMED_S", 0.1)
+    to = checked.folder if is_renamed else checked.folder.parent
+    (checked.folder / "pets").rename(to / "animals")
+    is_changed = next_swap(checked)
+    hanging = await Hanging.begin(checked, "new", SAYS.format(path="new", text="x", more=""))
+    await is_changed.wait()
+    assert await checked.get("pets") == 404
+    assert (await hanging.end())["pets"] == "removed"
+    assert await checked.get("pets") == ("one" if is_renamed else 404)

@@ -24,7 +24,7 @@ ROWS = [
     *("worker", "check_messages", "check_attempt", "check_process", "checking"),
     # From a feature to what serves, and to its end.
     *("entry", "setback", "feature_report", "lifespan", "leavings", "making", "retirement"),
-    *("unmatched", "catalog"),
+    *("current", "news", "unmatched", "catalog"),
     # What operators ask, and the features of the core that answer.
     *("watchdog", "token_file", "management", "readiness", "system"),
     # The application, its connections, the process.

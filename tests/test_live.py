@@ -407,6 +407,53 @@ def test_whatever_is_broken_the_others_serve_on_and_mending_takes_it_up(project,
     assert Path(f"/proc/{live.process.pid}/cwd").readlink() == project
 
 
+# What goes while something else hangs
+
+
+@pytest.mark.parametrize("where", ["import", "lifespan"])
+def test_what_is_removed_is_gone_at_once_while_another_hangs(project, start_live, where):
+    for name in ("pets", "owners", "shops"):
+        write(project / "features" / name, "one")
+    # Longer than the test takes: who waits for them fails.
+    limits = {"PETSAGE_CATALOG__CHECK_TIMEOUT_S": "20", "PETSAGE_CATALOG__START_TIMEOUT_S": "20"}
+    live = start_live(env=limits)
+    gate = project / "hangs"
+    os.mkfifo(gate)
+    begins = f"open({str(gate)!r}, 'w').close()\n"
+    hangs = {
+        "import": f"{begins}while True:\n    pass\n",
+        "lifespan": "import asyncio\nfrom petsage import Feature, Routes\n"
+        f"async def life(app):\n    {begins}    await asyncio.sleep(60)\n    yield\n"
+        "feature = Feature(Routes(), lifespan=life)\n",
+    }
+    (live.features / "new").mkdir()
+    (live.features / "new" / "__init__.py").write_text(hangs[where], encoding="utf-8")
+    gate.read_text()  # until it is there
+
+    def gone_s(*names: str) -> float:
+        began = time.monotonic()
+        while any(live.word(name) != 404 for name in names):
+            assert time.monotonic() - began < 5
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    with live.expect("Feature pets was removed"):
+        shutil.rmtree(live.features / "pets")
+        times = [gone_s("pets")]
+    assert live.word("owners") == "one"
+    assert live.feature("pets") == {}
+    with live.expect("Feature owners was removed"):
+        (live.features / "owners").rename(project / "owners")
+        times.append(gone_s("owners"))
+    (project / "owners").rename(live.features / "owners")  # which waits, and is forgotten
+    with live.expect("Feature shops was removed"):
+        live.features.rename(project / "elsewhere")
+        times.append(gone_s("shops"))
+    # 60 ms to settle, 200 for the change before; the rest is for a machine that is busy.
+    assert max(times) < 1
+    assert live.feature("new")["state"] == "starting"
+
+
 # What is in hand
 
 SLOW = """

@@ -284,6 +284,47 @@ async def test_a_change_during_a_refresh_waits_for_its_end_and_is_refreshed_then
     await watch.stop()
 
 
+async def test_what_settles_during_a_refresh_is_looked_at_meanwhile_and_refreshed_then(
+    root, caplog, monkeypatch
+):
+    monkeypatch.setattr("petsage.watch._PATIENCE_S", 0.01)
+    calls: asyncio.Queue[object] = asyncio.Queue()
+    looks: asyncio.Queue[object] = asyncio.Queue()
+    may_end = asyncio.Event()
+
+    async def refresh(names):
+        calls.put_nowait(names)
+        if names is not None:
+            await may_end.wait()
+
+    async def meanwhile(names):
+        looks.put_nowait(names)
+        raise OSError("cannot look")
+
+    watch = FolderWatch([root], refresh, settle_ms=SETTLE_MS, meanwhile=meanwhile)
+    watch.start()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await calls.get() is None
+        write(root / "pets" / "a.py")
+        assert await calls.get() == {"pets"}
+
+        write(root / "owners" / "b.py")
+        assert await looks.get() == {"owners"}
+        write(root / "owners" / "c.py")
+        assert await looks.get() == {"owners"}  # once each time; one that fails ends nothing
+        shutil.rmtree(root)
+        while await looks.get() is not None:
+            pass
+        assert "cannot look" in caplog.text
+        assert calls.empty()
+
+        may_end.set()
+        while await calls.get() is not None:
+            pass
+    await watch.stop()
+    assert looks.empty()
+
+
 @pytest.mark.parametrize("error", [ValueError("odd"), asyncio.CancelledError()], ids=type)
 async def test_what_a_refresh_raises_is_logged_and_counted_and_it_is_tried_again_and_again(
     root, caplog, monkeypatch, error
