@@ -491,7 +491,6 @@ class Catalog:
             tried = {name: tried[name] for name in tried.keys() - lost - refused.keys()}
             for name in lost:
                 refused.pop(name, None)
-                self._seen.pop(name, None)  # it may come back as it was
 
     def _retries(self, changing: Collection[str]) -> dict[str, Candidate]:
         """What failed before and may be mended by this change, or by what that mends."""

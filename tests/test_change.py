@@ -954,6 +954,25 @@ async def test_what_others_rest_on_loses_its_routes_and_ends_behind_them(checked
     assert await checked.steps() == {}
 
 
+async def test_what_others_rest_on_has_its_routes_again_when_it_is_back_as_it_was(checked):
+    source = BASE + SAYS.format(path="base", text="b", more=", lifespan=lifespan")
+    checked.write("base", source, names="NAME = 'one'\n")
+    checked.write("above", ABOVE)
+    await checked.steps()
+    before = [checked.entry(name).generation for name in ("above", "base")]
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+    moved = (checked.folder / "base").rename(checked.folder.parent / "moved")
+    await checked.catalog.take_away()
+    assert await checked.get("base") == 404
+
+    moved.rename(checked.folder / "base")
+    assert await hanging.end() == {"other": "added"}
+    assert await checked.get("base") == 404
+    assert await checked.steps("base") == {}
+    assert await checked.get("base") == "b"
+    assert [checked.entry(name).generation for name in ("above", "base")] == before
+
+
 async def test_what_goes_and_comes_back_while_another_hangs_is_taken_up_behind_it(checked):
     hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
     checked.remove("pets")
