@@ -201,6 +201,25 @@ def _times(server: _Started, count: int) -> dict[str, list[float]]:
     return times
 
 
+def measure_removals(count: int) -> None:
+    """From the removal of a folder to its 404, while the import of another does not end."""
+    _head("small features", "change", "times", "median ms", "worst ms")
+    for small in (count, 1000):
+        with _server(small, PETSAGE_CATALOG__CHECK_TIMEOUT_S="600") as server:
+            address, times = server.told.process.address, []
+            begun = server.features.parent / "begun"
+            os.mkfifo(begun)
+            source = f"open({str(begun)!r}, 'w').close()\nwhile True:\n    pass\n"
+            write(server.features / "hangs", {"__init__": source})
+            begun.read_bytes()
+            for number in range(count):
+                shutil.rmtree(server.features / f"small{number}")
+                began = time.perf_counter()
+                _until(address, f"small{number}/x", lambda status, _: status == 404)
+                times.append(time.perf_counter() - began)
+            _row(small, "removed while one hangs", count, *_ms(times))
+
+
 def measure_starts(rounds: int) -> None:
     """How long a start takes, and what it holds then."""
     _head("features", "first 200 s", "serves s", "server RSS MB", "KB each by PSS (RSS)", "child")
@@ -322,16 +341,18 @@ def measure_what_is_left(count: int) -> None:
 def main() -> None:
     """Measures, and prints tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", help="of: times starts p99 left (all)")
+    parser.add_argument("what", nargs="*", help="of: times removals starts p99 left (all)")
     parser.add_argument("--edits", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--changes", type=int, default=500)
     options = parser.parse_args()
-    wanted = options.what or ["times", "starts", "p99", "left"]
+    wanted = options.what or ["times", "removals", "starts", "p99", "left"]
     print(f"{accounting.cpu_model()}, {len(os.sched_getaffinity(0))} cores")
     if "times" in wanted:
         measure_times(options.edits)
+    if "removals" in wanted:
+        measure_removals(min(options.edits, 20))
     if "starts" in wanted:
         measure_starts(options.rounds)
     if "p99" in wanted:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 # A thread that looks at a file system which does not answer is not waited for any longer.
 _END_S: Final = 1.0
 # A refresh that takes no longer is waited for by what comes next.
-_PATIENCE_S: Final = 0.2
+_PATIENCE_S: Final = 0.15
 # What could not be refreshed is tried again after so long, then after twice as long, and so on.
 _AGAIN_S: Final = 1.0
 _AGAIN_MOST_S: Final = 60.0

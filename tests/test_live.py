@@ -449,7 +449,7 @@ def test_what_is_removed_is_gone_at_once_while_another_hangs(project, start_live
     with live.expect("Feature shops was removed"):
         live.features.rename(project / "elsewhere")
         times.append(gone_s("shops"))
-    # 60 ms to settle, 200 for the change before; the rest is for a machine that is busy.
+    # 60 ms to settle, 150 for the change before; the rest is for a machine that is busy.
     assert max(times) < 1
     assert live.feature("new")["state"] == "starting"
 
