@@ -192,6 +192,7 @@ class FolderChanges(threading.Thread):
         self._ended = threading.Event()
         self._names: set[str] = set()
         self._was: tuple[int, ...] | None = None
+        self._above: tuple[str, int] | None = None
         self._refused: tuple[int, ...] | None = None
         self._said: set[str] = set()
 
@@ -216,6 +217,10 @@ class FolderChanges(threading.Thread):
         """Watches the folder for as long as it is the same."""
         self._root = os.path.realpath(self._folder)
         if state is None:
+            above = _look_above(self._folder)
+            if above != self._above:
+                # It may have come, been read by somebody, and gone, all between two looks.
+                self._above, self._was = above, _LOST
             self._begin(state)
             self._ended.wait(_LOOK_S)
         elif state == self._refused or self._has_to_poll():
@@ -410,6 +415,14 @@ def _identity(folder: Path) -> tuple[int, ...] | None:
     if not stat.S_ISDIR(state.st_mode):
         return None
     return state.st_dev, state.st_ino, state.st_mode, state.st_uid, state.st_gid
+
+
+def _look_above(folder: Path) -> tuple[str, int]:
+    """What differs once something came or went where a folder is missing: the nearest above it."""
+    for parent in folder.parents:
+        with contextlib.suppress(OSError):
+            return str(parent), parent.stat().st_mtime_ns
+    return "", 0
 
 
 def _looks(folder: str) -> Iterator[tuple[str, tuple[int, ...]]]:

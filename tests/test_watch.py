@@ -460,6 +460,14 @@ async def test_a_folder_that_is_missing_when_the_watch_begins_has_all_refreshed(
 # The folder of features itself
 
 
+async def test_a_folder_that_came_and_went_between_two_looks_has_all_refreshed(tmp_path):
+    os.utime(tmp_path, (1, 1))  # times move in steps of milliseconds
+    async with watching(tmp_path / "features") as watched:
+        (tmp_path / "features").mkdir()
+        (tmp_path / "features").rmdir()
+        await watched.until_all()  # somebody may have read it meanwhile
+
+
 async def test_a_folder_that_comes_and_goes_has_all_refreshed_and_is_watched_again(tmp_path):
     root = tmp_path / "features"
     async with watching(root) as watched:
