@@ -65,10 +65,12 @@ class CheckProcess:
 
     Attributes:
         restarts: how often a child was lost and another begun.
+        checking: the feature that it is at, as far as it has said; "" where it has not.
     """
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self.restarts = 0
+        self.checking = ""
         self._pid = pid
         self._connection: socket.socket | None = connection
         connection.setblocking(False)
@@ -186,9 +188,9 @@ class CheckProcess:
 
     async def _ask(self, order: bytes, timeout_s: float) -> bytearray:
         connection, loop = self._connection, asyncio.get_running_loop()
-        name = ""
+        self.checking = ""
         if connection is None:
-            raise _Lost(name)
+            raise _Lost(self.checking)
         try:
             async with asyncio.timeout(timeout_s + _SILENCE_S):
                 await loop.sock_sendall(connection, frame(b"J", order))
@@ -205,9 +207,9 @@ class CheckProcess:
                 if kind == b"F":
                     self._group = int(payload)
                 else:
-                    name = payload.decode() or name
+                    self.checking = payload.decode() or self.checking
         except (OSError, TimeoutError):
-            raise _Lost(name) from None
+            raise _Lost(self.checking) from None
 
     async def _exactly(self, connection: socket.socket, size: int) -> bytearray:
         loop = asyncio.get_running_loop()

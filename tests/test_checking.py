@@ -430,6 +430,9 @@ async def test_a_child_that_was_killed_amid_a_job_is_begun_anew_and_the_job_goes
     running = asyncio.create_task(check_there({"pets": textwrap.dedent(waits) + GOOD}))
     child, warm = await said_in(notes)
     assert warm == process.pid
+    async with asyncio.timeout(PATIENT_S):
+        while process.checking != "pets":  # noqa: ASYNC110 - the child says so, about now
+            await asyncio.sleep(0.01)
     os.kill(warm, signal.SIGKILL)
 
     assert found((await running)["pets"]) == []
