@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.warm import WarmCommand
+
 ROOT = Path(__file__).parent.parent
 START_S = 20
 
@@ -153,17 +155,43 @@ def start_server(project: Path) -> Iterator[StartServer]:
         server.kill()
 
 
+@pytest.fixture(scope="session")
+def warm_command(bytecode_apart: None) -> Iterator[WarmCommand]:
+    """A process that has `petsage` imported, for all tests."""
+    command = WarmCommand("petsage", "petsage.cli")
+    yield command
+    command.end()
+
+
+@pytest.fixture(scope="session")
+def warm_pytest(bytecode_apart: None) -> Iterator[WarmCommand]:
+    """A process that has pytest imported, and what the plugin rests on, for all tests."""
+    command = WarmCommand("pytest", "pytest", "aiohttp.test_utils", "pydantic")
+    yield command
+    command.end()
+
+
 @pytest.fixture
-def petsage(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a command of `petsage` in `project` to its end."""
+def petsage(
+    project: Path, warm_command: WarmCommand
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command of `petsage` in `project` to its end, in a process of its own.
+
+    It is started anew where the environment has what counts at a start: `PYTHON...`.
+    """
 
     def run(
         *arguments: str, env: Mapping[str, str] | None = None, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
+        whole = {**clean_environment(), "XDG_RUNTIME_DIR": str(project.parent), **(env or {})}
+        if not any(name.startswith("PYTHON") for name in env or ()):
+            return warm_command.run(
+                arguments, cwd=project, env=whole, stdin=stdin, timeout_s=START_S
+            )
         return subprocess.run(
             [sys.executable, "-m", "petsage", *arguments],
             cwd=project,
-            env={**clean_environment(), "XDG_RUNTIME_DIR": str(project.parent), **(env or {})},
+            env=whole,
             input=stdin,
             capture_output=True,
             text=True,

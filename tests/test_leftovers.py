@@ -1,12 +1,15 @@
 """What no test may leave behind: suites that do, run by a pytest of their own."""
 
+import os
 import re
 import subprocess
-import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.warm import WarmCommand
 
 INI = """
 [pytest]
@@ -28,17 +31,19 @@ def leave_a_thread():
 """
 
 
-def run(folder: Path, source: str, ini: str = INI) -> subprocess.CompletedProcess[str]:
-    (folder / "pytest.ini").write_text(ini, encoding="utf-8")
-    (folder / "test_it.py").write_text(TOP + textwrap.dedent(source), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, warm_pytest: WarmCommand) -> Run:
+    """Runs a test file with pytest."""
+
+    def run(source: str, ini: str = INI) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "pytest.ini").write_text(ini, encoding="utf-8")
+        (tmp_path / "test_it.py").write_text(TOP + textwrap.dedent(source), encoding="utf-8")
+        return warm_pytest.run(("-q",), cwd=tmp_path, env=os.environ, stdin="", timeout_s=60)
+
+    return run
 
 
 def left_by(output: str) -> dict[str, list[str]]:
@@ -108,8 +113,8 @@ LEAVING = """
 """
 
 
-def test_whatever_a_test_leaves_behind_fails_it_and_is_named(tmp_path):
-    done = run(tmp_path, LEAVING)
+def test_whatever_a_test_leaves_behind_fails_it_and_is_named(run):
+    done = run(LEAVING)
 
     left = left_by(done.stdout)
     assert done.returncode == 1
@@ -217,13 +222,13 @@ TIDY = """
 """
 
 
-def test_what_ends_in_time_or_belongs_to_somebody_else_fails_no_test(tmp_path):
-    done = run(tmp_path, TIDY)
+def test_what_ends_in_time_or_belongs_to_somebody_else_fails_no_test(run):
+    done = run(TIDY)
 
     assert re.search(r"^12 passed", done.stdout, re.MULTILINE), done.stdout
 
 
-def test_what_the_teardown_of_a_wider_fixture_puts_back_fails_no_test(tmp_path):
+def test_what_the_teardown_of_a_wider_fixture_puts_back_fails_no_test(run):
     source = """
         @pytest.fixture(scope="module")
         def loud():
@@ -254,7 +259,7 @@ def test_what_the_teardown_of_a_wider_fixture_puts_back_fails_no_test(tmp_path):
             pass
     """
 
-    done = run(tmp_path, source)
+    done = run(source)
 
     assert left_by(done.stdout) == {
         "test_leaving": [
@@ -306,8 +311,8 @@ SHARED_POOLS = """
 """
 
 
-def test_the_threads_of_a_pool_that_was_there_before_fail_no_test(tmp_path):
-    done = run(tmp_path, SHARED_POOLS)
+def test_the_threads_of_a_pool_that_was_there_before_fail_no_test(run):
+    done = run(SHARED_POOLS)
 
     left = left_by(done.stdout)
     assert [*left] == ["test_leaving"], done.stdout
@@ -315,7 +320,7 @@ def test_the_threads_of_a_pool_that_was_there_before_fail_no_test(tmp_path):
     assert "5 passed, 1 error" in done.stdout
 
 
-def test_what_multiprocessing_keeps_for_the_process_fails_no_test(tmp_path):
+def test_what_multiprocessing_keeps_for_the_process_fails_no_test(run):
     source = """
         import multiprocessing
 
@@ -329,13 +334,13 @@ def test_what_multiprocessing_keeps_for_the_process_fails_no_test(tmp_path):
             child.close()
     """
 
-    done = run(tmp_path, source)
+    done = run(source)
 
     assert "2 passed" in done.stdout, done.stdout
     assert "error" not in done.stdout
 
 
-def test_tasks_in_a_loop_that_many_tests_share_are_found(tmp_path):
+def test_tasks_in_a_loop_that_many_tests_share_are_found(run):
     source = """
         pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -349,13 +354,13 @@ def test_tasks_in_a_loop_that_many_tests_share_are_found(tmp_path):
             assert not KEPT[0].done()
     """
 
-    done = run(tmp_path, source)
+    done = run(source)
 
     assert [*left_by(done.stdout)] == ["test_leaving"], done.stdout
     assert "3 passed, 1 error" in done.stdout
 
 
-def test_a_mark_allows_what_it_names_and_nothing_else(tmp_path):
+def test_a_mark_allows_what_it_names_and_nothing_else(run):
     source = """
         @pytest.mark.leaves("thread")
         def test_allowed():
@@ -367,24 +372,24 @@ def test_a_mark_allows_what_it_names_and_nothing_else(tmp_path):
             KEPT.append(os.open(os.devnull, os.O_RDONLY))
     """
 
-    left = left_by(run(tmp_path, source).stdout)
+    left = left_by(run(source).stdout)
 
     assert [*left] == ["test_not_allowed"]
     assert [said.partition(" ")[0] for said in left["test_not_allowed"]] == ["thread"]
 
 
-def test_a_mark_or_an_option_that_names_no_kind_is_refused_with_the_right_name(tmp_path):
-    marked = run(tmp_path, '@pytest.mark.leaves("thraed")\ndef test_it():\n    pass\n')
+def test_a_mark_or_an_option_that_names_no_kind_is_refused_with_the_right_name(run):
+    marked = run('@pytest.mark.leaves("thraed")\ndef test_it():\n    pass\n')
     assert marked.returncode == 4
     assert "test_it names 'thraed'; did you mean `thread`?" in marked.stderr + marked.stdout
 
-    optional = run(tmp_path, "def test_it():\n    pass\n", f"{INI}petsage_leftovers = flie\n")
+    optional = run("def test_it():\n    pass\n", f"{INI}petsage_leftovers = flie\n")
     assert optional.returncode == 4
     assert "did you mean `file`?" in optional.stderr
 
 
 @pytest.mark.parametrize(("option", "failed"), [("off", []), ("file", ["test_file"])])
-def test_the_option_says_what_is_looked_for(tmp_path, option, failed):
+def test_the_option_says_what_is_looked_for(run, option, failed):
     source = """
         def test_thread():
             leave_a_thread()
@@ -392,13 +397,13 @@ def test_the_option_says_what_is_looked_for(tmp_path, option, failed):
             os.pipe()
     """
 
-    done = run(tmp_path, source, f"{INI}petsage_leftovers = {option}\n")
+    done = run(source, f"{INI}petsage_leftovers = {option}\n")
 
     assert [*left_by(done.stdout)] == failed
 
 
-def test_a_test_that_fails_is_told_so_and_no_more(tmp_path):
-    done = run(tmp_path, "def test_it():\n    leave_a_thread()\n    assert False\n")
+def test_a_test_that_fails_is_told_so_and_no_more(run):
+    done = run("def test_it():\n    leave_a_thread()\n    assert False\n")
 
     assert "1 failed" in done.stdout
     assert "left behind" not in done.stdout
