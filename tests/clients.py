@@ -3,7 +3,7 @@
 import asyncio
 import collections
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 PATIENCE_S = 600  # a hundred restarts take minutes
@@ -44,6 +44,7 @@ class Load:
         self._callers = callers
         self._number = 0
         self._is_over = False
+        self._pause_s = 0.0
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
     @contextlib.asynccontextmanager
@@ -59,6 +60,13 @@ class Load:
         finally:
             self._is_over = True
             await asyncio.wait_for(asyncio.gather(*callers), PATIENCE_S)
+
+    @contextlib.contextmanager
+    def eased(self) -> Iterator[None]:
+        """Has each caller pause between its requests, for the block; what starts gets a core."""
+        self._pause_s = 0.03
+        yield
+        self._pause_s = 0.0
 
     async def until(self, answers: int) -> None:
         """Waits for so many further answers."""
@@ -78,7 +86,10 @@ class Load:
                 return
             try:
                 while await self._ask(reader, writer, keeps=keeps) and not self._is_over:
-                    pass
+                    if self._pause_s:
+                        await asyncio.sleep(self._pause_s)
+                if self._pause_s and not keeps:
+                    await asyncio.sleep(self._pause_s)
             finally:
                 writer.close()
                 with contextlib.suppress(ConnectionError):

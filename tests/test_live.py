@@ -369,6 +369,7 @@ class Poller:
             now = time.monotonic()
             self.longest_s, last = max(self.longest_s, now - last), now
             self.count += 1
+            self._stopping.wait(0.005)  # others want a core, too
 
     def __enter__(self) -> "Poller":
         self._thread.start()

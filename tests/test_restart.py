@@ -268,8 +268,9 @@ async def test_restarts_on_one_socket_under_load_fail_no_request(project, serve_
         child, reading = await started(serve_on, parent, env)
         async with Load("127.0.0.1", port).running() as load:
             for _ in range(restarts):
+                with load.eased():
+                    successor, reading_next = await started(serve_on, parent, env)
                 await load.until(50)
-                successor, reading_next = await started(serve_on, parent, env)
                 child.process.send_signal(signal.SIGTERM)
                 served.append(await ended(child, reading))
                 child, reading = successor, reading_next
