@@ -8,13 +8,12 @@ INSTALLED := .venv/.installed
 run: $(INSTALLED)
 	$(BIN)/python run.py
 
-# Many tests wait, so that two processes more than cores keep the cores busy; one that is done takes
-# tests from the others. What they and the processes that they start compile is kept in .venv.
-WORKERS = $(shell $(BIN)/python -c 'import os; print(len(os.sched_getaffinity(0)) + 2)')
+# A process that is done takes tests from the others; tests/conftest.py says how many there are.
+# What they and the processes that they start compile is kept in .venv.
 test: export PYTHONDONTWRITEBYTECODE =
 test: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/bytecode
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -99,6 +99,13 @@ def errors_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines_at(lines, "ERROR", "CRITICAL")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two test processes more than cores: so many tests wait that these keep the cores busy."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + 2
+
+
 def pytest_collection_finish() -> None:
     """Lets the collector pass over what stays: many tests have it look through everything."""
     gc.collect()

@@ -6,8 +6,6 @@ Over 300 lines because every way of breaking, and every lie, is tried.
 import errno
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +149,9 @@ def test_a_kind_or_a_sink_that_is_not_there_fails_the_test_with_the_right_name(b
 
 
 @pytest.mark.parametrize("fixtures", ["petsage_client, broken_sink", "broken_sink, petsage_client"])
-def test_what_a_test_breaks_is_mended_at_its_end_whatever_the_order_of_fixtures(tmp_path, fixtures):
+def test_what_a_test_breaks_is_mended_at_its_end_whatever_the_order_of_fixtures(
+    tmp_path, warm_pytest, fixtures
+):
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
     (tmp_path / "test_it.py").write_text(
         f"""
@@ -173,10 +173,7 @@ async def test_it({fixtures}, kind, log_lines):
     await petsage_client.get("/")
 """
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = warm_pytest.run(("-q",), cwd=tmp_path, env=os.environ, stdin="", timeout_s=60)
 
     assert "3 passed" in done.stdout, done.stdout
     assert done.returncode == 0
