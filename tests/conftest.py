@@ -17,7 +17,7 @@ import pytest
 from tests.warm import WarmCommand
 
 ROOT = Path(__file__).parent.parent
-START_S = 20
+START_S = 60
 
 
 class ServerProcess:

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import ServerProcess
+from tests.conftest import ServerProcess, lines_at
 
 SAYS = '''"""Says something."""
 from petsage import Feature, Routes
@@ -258,8 +258,7 @@ def test_a_folder_that_is_written_slowly_is_never_served_in_part(project, start_
         (folder / within).write_bytes(whole[within])
     live.wait_for("Feature slow was added", since=since)
     assert live.word("slow") == "whole"
-    wrong = [x["message"] for x in live.lines[since:] if x["level"] in {"ERROR", "WARNING"}]
-    assert wrong == []
+    assert lines_at(live.lines[since:], "ERROR", "WARNING") == []
 
 
 def test_the_folder_of_features_may_come_late_go_and_come_back(project, start_live):

@@ -32,7 +32,7 @@ from petsage.testing import Client, FeatureClient, FeatureFolder
 from petsage.watchdog import WATCHDOG
 from tests.conftest import ROOT
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 COUNT = "http_server_request_duration_seconds_count"
 SUM = "http_server_request_duration_seconds_sum"
 BUCKET = "http_server_request_duration_seconds_bucket"
@@ -554,7 +554,7 @@ async def test_checks_are_shown_as_they_were_found_last_and_none_is_run(client):
         asked = events(client).asked
         after = await scrape(client)
         assert of(after, name, check="pets.fed") == passing
-        assert 0 <= of(after, "petsage_check_age_seconds", check="pets.fed") < PATIENCE_S
+        assert 0 <= of(after, "petsage_check_age_seconds", check="pets.fed") < 10
         assert events(client).asked == asked
 
 
@@ -569,7 +569,7 @@ async def test_a_stall_of_the_event_loop_is_counted_for_the_feature_whose_code_r
     assert of(after, "petsage_event_loop_stalls_total", feature="pets") == 1
     assert of(after, "petsage_event_loop_stalled_seconds_total") >= 0.5
     assert of(after, "petsage_event_loop_lag_max_seconds") >= 0.5
-    assert of(after, "petsage_event_loop_lag_seconds") < PATIENCE_S
+    assert of(after, "petsage_event_loop_lag_seconds") < 10
 
 
 async def test_phase_build_and_process_are_shown(client):

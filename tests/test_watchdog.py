@@ -89,7 +89,7 @@ class Lines(logging.Handler):
         self._loop.call_soon_threadsafe(self._more.set)
 
     async def wait_for(self, text: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not any(text in each for each in self._texts):
                 self._more.clear()
                 await self._more.wait()
