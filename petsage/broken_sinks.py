@@ -1,11 +1,14 @@
 """Breaks the file that a test's log goes to, for real and without being root, and mends it."""
 
+import contextlib
 import errno
+import functools
 import logging
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -109,10 +112,25 @@ def _take_the_place(broken: BrokenSink) -> None:
     """Moves the file aside, if it is there, and puts what breaks the sink into its place."""
     path = broken.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    if path.exists():
-        path.rename(aside)
-        broken.undo.append(lambda: _put_back(aside, path))
+    for number in count():
+        aside = path.with_name(f".{path.name}.aside{number or ''}")
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)
+            broken.undo.append(functools.partial(_put_back, aside, path))
+        try:
+            _stand_in(broken)
+        except FileExistsError:
+            continue  # the sink was quicker, and has begun a file of its own
+        return
+
+
+def _stand_in(broken: BrokenSink) -> None:
+    """Puts what breaks the sink where its file was.
+
+    Raises:
+        FileExistsError: there is a file again.
+    """
+    path = broken.path
     if broken.kind == "full":
         path.symlink_to("/dev/full")
         broken.undo.append(path.unlink)

@@ -3,9 +3,11 @@
 Over 300 lines because every way of breaking, and every lie, is tried.
 """
 
+import contextlib
 import errno
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from petsage.broken_sinks import KINDS
+from petsage.broken_sinks import KINDS, break_sink
 
 SMOKE = "/api/v1/smoke-test"
 BREAKING = [kind for kind in KINDS if kind != "deleted"]  # a deleted file is made anew
@@ -36,6 +38,26 @@ def petsage_settings(petsage_settings):
 
 
 # broken_sink
+
+
+@pytest.mark.parametrize("kind", ["directory", "full", "closed"])
+def test_a_sink_is_broken_though_it_makes_its_file_anew_meanwhile(tmp_path, log_pipeline, kind):
+    path = tmp_path / "busy.jsonl"
+    is_done = threading.Event()
+
+    def make() -> None:
+        while not is_done.is_set():
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK))
+
+    busy = threading.Thread(target=make)
+    busy.start()
+    try:
+        for _ in range(100):
+            break_sink(kind, path, log_pipeline).mend()
+    finally:
+        is_done.set()
+        busy.join()
 
 
 @pytest.mark.parametrize("kind", BREAKING)
