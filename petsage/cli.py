@@ -1,4 +1,4 @@
-"""The command line: `petsage serve · check · features · openapi · logs · loggers`."""
+"""The command line: `petsage serve · check · features · build · openapi · logs · loggers`."""
 
 import contextlib
 import dataclasses
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from petsage.build_command import build
 from petsage.errors import Finding, PetSageError, StartError, printable
 from petsage.features_command import app as features
 from petsage.logger_command import loggers
@@ -180,6 +181,7 @@ def logs(
 
 app.add_typer(features, name="features")
 app.command()(loggers)
+app.command()(build)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,10 +49,11 @@ def name_flaw(name: str) -> Flaw | None:
     if odd is not None:
         # It may look just like an ordinary letter.
         problem += f"; {odd!r} is {unicodedata.name(odd, 'a letter without a name')}"
-    return Flaw("bad-name", problem, f"rename the folder, to `{_better(name)}` for example")
+    return Flaw("bad-name", problem, f"rename the folder, to `{better_name(name)}` for example")
 
 
-def _better(name: str) -> str:
+def better_name(name: str) -> str:
+    """A feature's name that is near to `name`."""
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     plain = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")[:60].strip("_")
     if keyword.iskeyword(plain) or plain in _TAKEN:

@@ -147,10 +147,7 @@ def find_server(settings: Settings, url: str | None) -> RunningServer:
     Raises:
         StartError: the URL is none, or the file of the token is not to be trusted.
     """
-    if url is None:
-        host = settings.server.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name to ask
-        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+    url = listening_url(settings) if url is None else url
     host, port = _address(url)
     token = settings.management.token
     if token is None and host in _LOCAL:  # the file's is nobody else's business
@@ -162,6 +159,13 @@ def find_server(settings: Settings, url: str | None) -> RunningServer:
                 fix="delete that file and start PetSage anew",
             ) from None
     return RunningServer(url, token)
+
+
+def listening_url(settings: Settings) -> str:
+    """Where a server with these settings is asked from this machine."""
+    host = settings.server.host
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name to ask
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -130,6 +130,14 @@ def bytecode_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def bytecode_of_tools(bytecode_apart: None) -> Iterator[None]:
+    """Has tools that a build runs find the bytecode of what is installed, for they write none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPYCACHEPREFIX")
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def tokens_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps what servers tell their tokens in out of this user's own folders."""

@@ -447,5 +447,5 @@ def printed_to(project, out, *arguments):
 
 def test_help_names_every_command(petsage):
     text = petsage("--help").stdout
-    for command in ("serve", "check", "features", "openapi", "logs"):
+    for command in ("serve", "check", "features", "build", "openapi", "logs"):
         assert command in text

@@ -33,8 +33,19 @@ ROWS = [
     *("log_reader", "log_search"),
     # The pytest plugin.
     *("surroundings", "leftovers", "broken_sinks", "proof_reading", "testing"),
+    # From a request to a feature's folder.
+    "builder",
     # The command line.
-    *("terminal", "running_server", "survey", "features_command", "logger_command", "cli"),
+    *(
+        "terminal",
+        "running_server",
+        "survey",
+        "features_command",
+        "logger_command",
+        "build_display",
+        "build_command",
+        "cli",
+    ),
     "__main__",
 ]
 # Inside a package, too: a file imports only from those above it.
@@ -53,6 +64,30 @@ PACKAGES = {
         "levels",
         "printed",
         "access",
+    ],
+    "builder": [
+        "",
+        "events",
+        "request",
+        "request_faults",
+        "request_reader",
+        "plan",
+        "quoting",
+        "rendering",
+        "formatting",
+        "record",
+        "comparison",
+        "disk",
+        "workspace",
+        "guard",
+        "children",
+        "toolbox",
+        "verification",
+        "caller",
+        "probing",
+        "interruption",
+        "building",
+        "removal",
     ],
     "system": ["welcome", "docs", "health", "samples", "metrics", "management", ""],
 }

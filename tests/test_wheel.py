@@ -74,9 +74,10 @@ def test_an_installed_wheel_is_imported_from_its_own_environment(project, python
     assert Path(found.stdout.decode().strip()).is_relative_to(python.parent.parent)
 
 
-def test_the_wheel_carries_the_pages_with_their_licences_and_the_types(wheel):
+def test_the_wheel_carries_pages_with_their_licences_settings_of_tools_and_the_types(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "petsage/py.typed" in names
     assert "petsage/system/assets/redoc.standalone.js" in names
+    assert "petsage/builder/tools/ruff.toml" in names
     assert any(name.endswith("licenses/petsage/system/assets/redoc.LICENSE.txt") for name in names)
     assert not any(name.startswith(("tests/", "features/", "benchmarks/")) for name in names)

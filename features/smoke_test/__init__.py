@@ -1,4 +1,4 @@
-"""Proves on each call that the service answers and that its log is written."""
+"""Verify logs."""
 
 from petsage import Feature
 

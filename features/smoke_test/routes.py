@@ -32,7 +32,7 @@ RECEIPT = SmokeTestReceipt(
     tags=["System"],
     answers={503: SmokeTestResponse},
 )
-async def run_smoke_test() -> SmokeTestResponse | Reply[SmokeTestResponse]:
+async def run_smoke_test() -> Reply[SmokeTestResponse]:
     """Log one line and say whether it is written."""
     receipt = await prove(logger, LOG_MESSAGE)
     missing = receipt.missing

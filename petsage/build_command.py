@@ -1,0 +1,243 @@
+"""`petsage build`: a feature from a request, or its way back."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
+
+import typer
+
+from petsage.builder.events import BuildError, Event, Tell, tell_failure
+from petsage.errors import PetSageError, StartError
+from petsage.running_server import listening_url
+from petsage.settings import load_settings
+
+# The command imports what it needs itself: its help needs no builder, and its schema no tools.
+# ruff: noqa: PLC0415
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+class WrongUseError(PetSageError):
+    """Options that do not go together."""
+
+    exit_code: ClassVar[int] = 2
+
+
+def build(
+    request: Annotated[
+        str | None,
+        typer.Argument(
+            help="A file that ends in .toml or .json, `-` for standard input, or a feature's name."
+        ),
+    ] = None,
+    *,
+    description: Annotated[str | None, typer.Option(help="What the feature is for.")] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="A tag of its endpoints; may be given several times."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The feature's version, MAJOR.MINOR.PATCH.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The folder of features; else the first of [catalog].folders."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show each file, and write nothing.")
+    ] = False,
+    undo: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Remove the feature that was built under this name."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --undo: though its files were edited.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a request.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Builds a feature: written, checked, tested and served before it is there.
+
+    Exit code 1 if it is not built; nothing of it is left then.
+    """
+    flags = {"description": description, "tags": tags, "version": version}
+    given = {key: value for key, value in flags.items() if value is not None and value != []}
+    _require_one_thing(
+        request,
+        given,
+        {
+            "--output": output is not None,
+            "--dry-run": dry_run,
+            "--undo": undo is not None,
+            "--force": force,
+            "--schema": schema,
+        },
+    )
+    if schema:
+        typer.echo(json.dumps(_schema(), indent=2))
+    elif not _told(request, given, _places(output), dry_run, undo, force=force, as_json=as_json):
+        raise typer.Exit(1)
+
+
+def _require_one_thing(
+    request: str | None, flags: Mapping[str, Any], options: Mapping[str, bool]
+) -> None:
+    """Refuses what does not go together.
+
+    Raises:
+        WrongUseError: it does not, or nothing is asked for.
+    """
+    asked = ["REQUEST"] * (request is not None) + [
+        {"tags": "--tag"}.get(flag, f"--{flag}") for flag in flags
+    ]
+    excluded = {
+        "--schema": [*asked, "--output", "--dry-run", "--undo", "--force"],
+        "--undo": [*asked, "--dry-run"],
+    }
+    for option, others in excluded.items():
+        wrong = [each for each in others if each in asked or options.get(each)]
+        if options[option] and wrong:
+            raise WrongUseError(
+                f"{option} does not go with {', '.join(wrong)}", fix="leave one of them out"
+            )
+    if options["--schema"] or options["--undo"]:
+        return
+    if options["--force"]:
+        raise WrongUseError(
+            "--force goes with --undo alone: what is there is never built over",
+            fix="write `petsage build --undo NAME --force`, and build it again",
+        )
+    if request is None:
+        raise WrongUseError(
+            "nothing says what to build",
+            fix="name a file of TOML or JSON, `-` for standard input, or a feature: "
+            "`petsage build smoke_test --description 'verify logs'`",
+        )
+
+
+def _schema() -> dict[str, Any]:
+    from petsage.builder.request import FeatureRequest
+
+    return {"$schema": _DIALECT, **FeatureRequest.model_json_schema()}
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a feature goes to.
+
+    Attributes:
+        folder: the folder of features that it is in.
+        page_folder: where its page is; None for nowhere.
+        beside: the other folders of features.
+        address: where a server with these settings is asked.
+    """
+
+    folder: Path
+    page_folder: Path | None
+    beside: list[Path]
+    address: str
+
+
+def _places(output: Path | None) -> _Places:
+    settings = load_settings()
+    address = listening_url(settings)
+    folders = settings.catalog.folders
+    if output is not None:
+        others = [each for each in folders if each.absolute() != output.absolute()]
+        return _Places(output, None, others if len(others) < len(folders) else [], address)
+    if not folders:
+        raise StartError(
+            "[catalog].folders is empty, so there is no folder to build in",
+            fix='set it to ["features"], or name a folder with --output',
+        )
+    folder, *beside = folders
+    return _Places(folder, folder.parent / "docs" / "features", beside, address)
+
+
+def _told(
+    request: str | None,
+    flags: Mapping[str, Any],
+    places: _Places,
+    dry_run: bool,
+    undo: str | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> bool:
+    """Does it, tells it, and says whether it is done."""
+    from petsage.build_display import Output, open_display
+    from petsage.builder.verification import require_tools
+
+    output = Output()
+    with open_display(output, as_json=as_json) as display:
+        try:
+            require_tools()  # before anything is imported that needs them
+            if undo is not None:
+                _undo(undo, places, display.tell, force=force)
+                is_done = True
+            elif dry_run:
+                _show(request, flags, places, display.tell)
+                is_done = True
+            else:
+                is_done = _build(request, flags, places, display.tell)
+        except BuildError as error:
+            what = "UNDO" if undo is not None else "DRY RUN" if dry_run else "BUILD"
+            tell_failure(what, error, display.tell)
+            is_done = False
+    return is_done and not output.is_lost
+
+
+def _build(request: str | None, flags: Mapping[str, Any], places: _Places, tell: Tell) -> bool:
+    from petsage.builder.building import build as build_feature
+    from petsage.builder.request_reader import read_request
+
+    return asyncio.run(
+        build_feature(
+            lambda: read_request(request, flags),
+            folder=places.folder,
+            page_folder=places.page_folder,
+            beside=places.beside,
+            address=places.address,
+            tell=tell,
+        )
+    )
+
+
+def _show(request: str | None, flags: Mapping[str, Any], places: _Places, tell: Tell) -> None:
+    """Tells each file as it would be written."""
+    from petsage.builder.building import draft
+    from petsage.builder.request_reader import read_request
+
+    asked = read_request(request, flags)
+    files = draft(asked)
+    told: list[dict[str, Any]] = [
+        {"path": within, "bytes": len(files[within]), "lines": files[within].count(b"\n")}
+        for within in sorted(files)
+    ]
+    total = f"{len(told)} files, {sum(each['lines'] for each in told)} lines"
+    tell(Event("FILES", total, {"folder": asked.feature, "files": told}))
+    for each in told:
+        path, content = str(places.folder / asked.feature / each["path"]), files[each["path"]]
+        tell(Event("FILE", path, {**each, "path": path, "content": content.decode()}))
+    if places.page_folder is not None:
+        page = places.page_folder / f"{asked.feature}.md"
+        tell(Event("PAGE", f"{page}, the same as README.md", {"path": str(page)}))
+    tell(Event("STATUS", "DRY RUN COMPLETE"))
+
+
+def _undo(name: str, places: _Places, tell: Tell, *, force: bool) -> None:
+    from petsage.builder.removal import remove_feature
+
+    remove_feature(
+        places.folder,
+        name,
+        page_folder=places.page_folder,
+        beside=places.beside,
+        force=force,
+        tell=tell,
+    )

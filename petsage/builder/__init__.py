@@ -1,0 +1,1 @@
+"""A feature request → a folder that was checked, tested and served."""

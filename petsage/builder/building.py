@@ -1,0 +1,246 @@
+"""From a request to a feature that serves: each step, told as it happens."""
+
+import asyncio
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from petsage.builder import probing, verification
+from petsage.builder.comparison import require_free, require_no_page
+from petsage.builder.events import BuildError, Event, Stage, Tell, tell_failure
+from petsage.builder.formatting import formatted
+from petsage.builder.interruption import Interrupted, cancelling, raising
+from petsage.builder.plan import Plan, plan_of
+from petsage.builder.record import RECORD, write_record
+from petsage.builder.rendering import render
+from petsage.builder.request import FeatureRequest
+from petsage.builder.workspace import README, Workspace, open_workspace
+from petsage.worker import in_thread
+
+AGENT: Final = "PetSage Backend Feature Builder"
+_MOUNT: Final = "/api/v1"
+
+
+def draft(request: FeatureRequest) -> dict[str, bytes]:
+    """Every file of the feature that a request comes to, by its path within the folder.
+
+    Raises:
+        BuildError: a file cannot be formatted.
+    """
+    files = formatted(render(plan_of(request)), request.feature)
+    return {**files, RECORD: write_record(request, files)}
+
+
+async def build(
+    read: Callable[[], FeatureRequest],
+    *,
+    folder: Path,
+    page_folder: Path | None,
+    address: str,
+    tell: Tell,
+    beside: Sequence[Path] = (),
+) -> bool:
+    """Whether the feature is built: checked, tested, served and in its place.
+
+    Everything is told, a failure too; of a feature that is not built, nothing is left by then.
+
+    Args:
+        read: gives the request; it may block.
+        folder: the folder of features.
+        page_folder: where its README is to be as a page, `<name>.md`; None for nowhere.
+        address: of the server that will serve it, for the commands to try.
+        tell: is called with each event, in this task.
+        beside: the other folders of features that this server has.
+
+    Raises:
+        SystemExit: Ctrl-C, SIGTERM or SIGHUP has ended it, with 128 and the signal's number.
+    """
+    making = _Making(folder, page_folder, address, tell, beside)
+    try:
+        with raising():
+            request = making.decode(read)
+        with cancelling():
+            await making.make(request)
+    except BuildError as error:
+        making.tell_failure(error)
+    except Interrupted as interrupted:
+        making.tell_end(f"it was interrupted by {interrupted.name}")
+        raise SystemExit(interrupted.exit_code) from None
+    except asyncio.CancelledError:
+        making.tell_end("it was cancelled")
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours; it is told with its traceback
+        making.tell_fault(error)
+    else:
+        return True
+    return False
+
+
+class _Making:
+    """One build; the arguments are those of `build`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        page_folder: Path | None,
+        address: str,
+        tell: Tell,
+        beside: Sequence[Path],
+    ) -> None:
+        self._folder = folder.absolute()
+        self._page_folder = page_folder
+        self._address = address.rstrip("/")
+        self._tell = tell
+        self._beside = [each.absolute() for each in beside if each.absolute() != self._folder]
+        self._stage: Stage = "decode"
+        self._began = time.perf_counter(), time.process_time()
+
+    def decode(self, read: Callable[[], FeatureRequest]) -> FeatureRequest:
+        """The request, once it is read."""
+        self._tell(Event("STATUS", "PROCESSING PAYLOAD"))
+        self._tell(Event("AGENT", AGENT))
+        self._tell(Event("ACTION", "DECODING MESSAGE"))
+        request = read()
+        asked = request.model_dump(mode="json", exclude_none=True)["requirements"]
+        told = ", ".join(f"{each['kind']} {each.get('path', request.default_path)}" for each in
+                         asked) if isinstance(asked, list) else asked  # fmt: skip
+        self._tell(Event("DECODING COMPLETE"))
+        self._tell(Event("FEATURE REQUEST", request.feature, {"feature": request.feature}))
+        self._tell(Event("DESCRIPTION", request.description, {"description": request.description}))
+        self._tell(Event("REQUIREMENTS", told, {"requirements": asked}))
+        return request
+
+    async def make(self, request: FeatureRequest) -> None:
+        """Builds it; nothing is left where that raises."""
+        self._stage = "prepare"
+        self._tell(Event("ACTION", "INITIATING FEATURE BUILD"))
+        verification.require_tools()
+        plan = plan_of(request)
+        for each in self._beside:
+            require_free(each / plan.name, "prepare")
+        page = None if self._page_folder is None else self._page_folder / f"{plan.name}.md"
+        with open_workspace(self._folder, plan.name) as workspace:
+            files = await self._write(request, workspace, page)
+            results = await self._verify(plan, workspace)
+            self._stage = "publish"
+            place = workspace.publish(page)
+        self._tell_success(plan, place, files, results)
+
+    async def _write(
+        self, request: FeatureRequest, workspace: Workspace, page: Path | None
+    ) -> list[dict[str, Any]]:
+        """Writes the files; what machines are told of each."""
+        self._stage = "write"
+        files = await in_thread(draft, request)
+        if page is not None:
+            require_no_page(page, files[README], "prepare")
+        workspace.write(files)
+        told = [
+            {"path": within, "bytes": len(files[within]), "lines": files[within].count(b"\n")}
+            for within in sorted(files)
+        ]
+        self._tell(Event("FILES", _amount(told), {"folder": request.feature, "files": told}))
+        return told
+
+    async def _verify(self, plan: Plan, workspace: Workspace) -> dict[str, Any]:
+        """Checks, tests and serves it at once; each result by its label, told in this order.
+
+        The first that fails ends the others.
+        """
+        feature, scratch = workspace.feature, workspace.scratch
+        beside = [each for each in (self._folder, *self._beside) if each.is_dir()]
+        ways: dict[Stage, tuple[str, Callable[[Path], Coroutine[Any, Any, object]]]] = {
+            "check": (
+                "CHECKED",
+                lambda own: verification.check(feature, beside=beside, scratch=own),
+            ),
+            "test": ("TESTED", lambda own: verification.test(feature, scratch=own)),
+            "probe": ("PROBED", lambda own: probing.probe(plan, feature, scratch=own)),
+        }
+        self._stage = "check"
+        for stage in ways:
+            (scratch / stage).mkdir()
+        results: dict[str, Any] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    stage: group.create_task(way(scratch / stage), name=f"build-{stage}")
+                    for stage, (_, way) in ways.items()
+                }
+                for stage, task in tasks.items():
+                    self._stage = stage
+                    label, result = ways[stage][0], await task
+                    results[label] = result
+                    self._tell(Event(label, str(result), _figures(result)))
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        return results
+
+    def _tell_success(
+        self, plan: Plan, place: Path, files: list[dict[str, Any]], results: Mapping[str, Any]
+    ) -> None:
+        took_s, own_s = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
+        where = _shown(place)
+        paths = [*(probe.path for probe in plan.probes), plan.receipt_path]
+        self._tell(Event("STATUS", "BUILD COMPLETE"))
+        self._tell(
+            Event("FEATURE", f"{plan.name} in {where}", {"feature": plan.name, "folder": where})
+        )
+        figures = {label.lower(): _figures(result) for label, result in results.items()}
+        assessed = "; ".join((_amount(files), *(str(result) for result in results.values())))
+        self._tell(Event("ASSESSMENT", assessed, figures))
+        self._tell(
+            Event(
+                "TIME",
+                f"{took_s:.1f} s, of which {own_s:.1f} s of the builder's own work",
+                {"took_s": round(took_s, 3), "own_s": round(own_s, 3)},
+            )
+        )
+        for path in paths:
+            if path is not None:
+                url = f"{self._address}{_MOUNT}{path}"
+                self._tell(Event("TRY", f"curl -i {url}", {"url": url}))
+
+    def tell_end(self, problem: str) -> None:
+        """Tells that it was ended from outside."""
+        self.tell_failure(BuildError(problem, fix="run it again", stage=self._stage))
+
+    def tell_fault(self, error: Exception) -> None:
+        """Tells of what must not happen, with all that helps to mend it."""
+        self.tell_failure(
+            BuildError(
+                f"a fault in PetSage itself: {type(error).__name__}: {error}",
+                fix="report it with these lines",
+                stage=self._stage,
+                details=tuple(traceback.format_exception(error)),
+            )
+        )
+
+    def tell_failure(self, error: BuildError) -> None:
+        """Tells why it is not built, and what to do."""
+        tell_failure("BUILD", error, self._tell)
+
+
+def _amount(files: Sequence[Mapping[str, Any]]) -> str:
+    return f"{len(files)} files, {sum(each['lines'] for each in files)} lines"
+
+
+def _figures(result: Any) -> dict[str, Any]:
+    return dataclasses.asdict(result)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first of what has failed; the others were ended for its sake."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _shown(path: Path) -> str:
+    """A path as it is named from where the command was called."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,296 @@
+"""A feature that was written, served and asked as a caller would."""
+
+import asyncio
+import importlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from petsage.builder.caller import MARKER, Answer, ask
+from petsage.builder.children import Child, environment, guarded, running, side_by_side
+from petsage.builder.events import BuildError
+from petsage.builder.plan import Plan, PlannedProbe
+from petsage.builder.toolbox import AT_FAULT
+from petsage.log_reader import parse_line
+from petsage.log_search import MarkerSearch, SearchError
+from petsage.worker import in_thread
+
+PROBE_S: Final = 30.0
+"""How long the server may take to come up, to answer everything, and to stop."""
+
+_SERVES: Final = "PetSage serves on http://127.0.0.1:"
+_JSON: Final = "application/json"
+_METHODS: Final = ("GET", "HEAD")
+_TROUBLE: Final = frozenset(("WARNING", "ERROR", "CRITICAL"))
+_SHOWN_LINES: Final = 50
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A feature that is served, and answers as planned.
+
+    Attributes:
+        endpoints: how many were asked, by GET and by HEAD.
+        lines: how many log lines were found by their markers.
+    """
+
+    endpoints: int
+    lines: int
+    took_s: float
+
+    def __str__(self) -> str:
+        endpoints = f"{self.endpoints} endpoint{'' if self.endpoints == 1 else 's'}"
+        lines = f"{self.lines} log line{'' if self.lines == 1 else 's'}"
+        return f"{endpoints} answered, {lines} found by marker, OpenAPI valid ({self.took_s:.1f} s)"
+
+
+class _Fault(Exception):  # noqa: N818 - said of the feature
+    """Something is not as planned; the words say what."""
+
+
+async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PROBE_S) -> Probed:
+    """Serves a feature on a free port of this machine, and asks everything that it has.
+
+    Each endpoint by GET and HEAD, each answer against its own schema, each log line by its marker;
+    the OpenAPI document; that nothing is logged that anybody would have to look at; the stop.
+
+    Args:
+        plan: what it is to have.
+        feature: its folder, `<root>/features/<name>`.
+        scratch: a folder for the server's log.
+        limit_s: how long all of it may take.
+
+    Raises:
+        BuildError: something is not as planned.
+    """
+    started = time.perf_counter()
+    probing = _Probing(plan, feature, scratch)
+    fault = None
+    try:
+        async with running(
+            guarded("petsage", "serve"),
+            cwd=probing.folder,
+            environment=probing.environment,
+            on_line=probing.read_line,
+        ) as server:
+            try:
+                async with asyncio.timeout(limit_s):
+                    await probing.ask_all(server)
+                    server.terminate()
+                    await server.wait()
+            except TimeoutError:
+                fault = f"the server did not come up, answer and stop within {limit_s:g} s"
+            except (_Fault, SearchError) as found:
+                fault = str(found)
+            except (OSError, HTTPException) as error:
+                fault = f"the server cannot be asked: {type(error).__name__}: {error}"
+    except OSError as error:
+        raise _failed(f"petsage serve cannot be started: {error.strerror}") from error
+    ended = server.result()
+    trouble = probing.trouble()
+    if fault is None and ended.code != 0:
+        fault = f"the server {ended.how} when it was told to stop"
+    if fault is None and trouble:
+        fault = f"the server logs what somebody would have to look at: {trouble[0]}"
+    if fault is not None:
+        raise _failed(fault, (*trouble, *ended.errors.splitlines()[-_SHOWN_LINES:]))
+    count = len(plan.probes) + (plan.receipt_path is not None)
+    return Probed(count, probing.found, time.perf_counter() - started)
+
+
+class _Probing:
+    """One run of the server; the arguments are those of `probe`.
+
+    Attributes:
+        folder: where the server works.
+        found: how many log lines were found by their markers.
+    """
+
+    def __init__(self, plan: Plan, feature: Path, scratch: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="probe-", dir=scratch)).absolute()
+        self.found = 0
+        self._plan = plan
+        self._feature = feature.absolute()
+        self._log = self.folder / "log.jsonl"
+        self._port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._document: Any = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the server is told: this feature alone, its lines also in a file, a quick stop.
+
+        What depends on how busy the machine is has so much time that it is no matter here.
+        """
+        settings: dict[str, dict[str, Any]] = {
+            "server": {"host": "127.0.0.1", "port": 0, "drain_s": 0, "stall_ms": 0},
+            "catalog": {
+                "folders": [str(self._feature.parent)],
+                "watch": False,
+                "required": [self._feature.name],
+                "check_timeout_s": PROBE_S,
+            },
+            "logs": {
+                "sinks": {
+                    "stdout": {"kind": "stdout", "required": False},
+                    "file": {"kind": "file", "path": str(self._log), "required": True},
+                },
+                "flush_ms": 0,
+                "proof_timeout_s": PROBE_S,
+            },
+        }
+        variables = {f"PETSAGE_{name.upper()}": json.dumps(keys) for name, keys in settings.items()}
+        # Where it tells its token: not among this user's own servers.
+        return environment(self.folder, XDG_RUNTIME_DIR=str(self.folder), **variables)
+
+    def read_line(self, line: bytes) -> None:
+        """Learns from a line of the log where the server is."""
+        if _SERVES.encode() in line and not self._port.done():
+            message: str = json.loads(line)["message"]
+            self._port.set_result(int(message.removeprefix(_SERVES)))
+
+    async def ask_all(self, server: Child) -> None:
+        """Makes every request.
+
+        Raises:
+            _Fault: something is not as planned.
+        """
+        # What validates takes as long to be imported as the server to come up.
+        await side_by_side(self._until_it_serves(server), in_thread(_import_validators))
+        ready = await self._ask("GET", "/readyz")
+        _require(ready.status == 200, str(ready))
+        self._document = _parsed(await self._ask("GET", "/openapi.json"))
+        await in_thread(_require_valid, self._document)
+        for planned in self._plan.probes:
+            for method in _METHODS:
+                self._require_line(planned, await self._ask_endpoint(method, planned.path))
+        for method in _METHODS if self._plan.receipt_path is not None else ():
+            answer = await self._ask_endpoint(method, self._plan.receipt_path or "")
+            _require(method == "HEAD" or answer.body == _receipt(self._plan.name), str(answer))
+        mine = [line for line in self._lines() if line.get("feature") == self._plan.name]
+        proven = sum("marker" in line for line in mine)
+        _require(proven == self.found, f"{self.found} calls leave {proven} lines with a marker")
+
+    def trouble(self) -> list[str]:
+        """What the log has at WARNING or above, with the tracebacks."""
+        told: list[str] = []
+        for line in self._lines():
+            if line["level"] in _TROUBLE:
+                told.append(f"{line['level']} {line['logger']}: {line['message']}")
+                told += [f"    {each}" for each in line.get("exc_info") or ()]
+        return told[:_SHOWN_LINES]
+
+    async def _until_it_serves(self, server: Child) -> None:
+        ended = asyncio.ensure_future(server.wait())
+        either: set[asyncio.Future[Any]] = {ended, self._port}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        _require(self._port.done(), "the server ends before it serves")
+
+    async def _ask_endpoint(self, method: str, path: str) -> Answer:
+        """The answer, once it is sure that it is what the document says."""
+        answer = await self._ask(method, f"/api/v1{path}")
+        _require(answer.status == 200 and answer.kind == _JSON, str(answer))
+        if method == "HEAD":
+            _require(not answer.body, str(answer))
+        else:
+            body = _parsed(answer)
+            wrong = await in_thread(_unlike_schema, body, f"/api/v1{path}", self._document)
+            _require(wrong is None, f"{answer.where} is not answered as documented: {wrong}")
+        return answer
+
+    def _require_line(self, planned: PlannedProbe, answer: Answer) -> None:
+        """Requires that the line of an answer's marker is in the log, and is what was planned."""
+        where, marker = answer.where, answer.marker
+        _require(marker != "", f"{where} is answered without {MARKER}")
+        _require(
+            answer.body == b"" or f'"{marker}"'.encode() in answer.body,
+            f"{where} has another proof in its body than in {MARKER}, {marker}",
+        )
+        found = MarkerSearch(marker).in_file(self._log)
+        line = parse_line(found.line.decode()) if found is not None else None
+        if line is None:
+            raise _Fault(f"{where}: no line of the log has the marker {marker}")
+        logger = f"features.{self._plan.name}.routes"
+        wanted = {"level": "INFO", "logger": logger, "feature": self._plan.name}
+        for key, value in {**wanted, "message": planned.message}.items():
+            _require(
+                line.get(key) == value,
+                f"{where}: `{key}` of its log line is {line.get(key)!r}, and not {value!r}",
+            )
+        self.found += 1
+
+    async def _ask(self, method: str, path: str) -> Answer:
+        return await ask(self._port.result(), method, path)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if self._log.exists():
+            for raw in self._log.read_bytes().splitlines():
+                line = parse_line(raw.decode("utf-8", "replace"))
+                if line is not None:
+                    yield line
+
+
+def _receipt(name: str) -> bytes:
+    """The receipt of a build, to the byte."""
+    receipt = {
+        "status": "ok",
+        "message": "PetSage Backend is operational.",
+        "agent": "PetSage Backend Feature Builder Agent",
+        "feature_generated": name,
+    }
+    return json.dumps(receipt, separators=(",", ":")).encode()
+
+
+def _import_validators() -> None:
+    for name in ("jsonschema", "openapi_spec_validator"):
+        importlib.import_module(name)
+
+
+def _require_valid(document: Any) -> None:
+    from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415 - of an extra
+
+    error = next(iter(OpenAPIV31SpecValidator(document).iter_errors()), None)
+    if error is not None:
+        place = "/".join(map(str, error.absolute_path)) or "its root"
+        raise _Fault(f"/openapi.json is not valid at {place}: {error.message}")
+
+
+def _unlike_schema(body: Any, path: str, document: Any) -> str | None:
+    """What of an answer is not as the document says; None where all of it is."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - of an extra
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 - of an extra
+
+    try:
+        answers = document["paths"][path]["get"]["responses"]
+        schema = answers["200"]["content"][_JSON]["schema"]
+    except KeyError as missing:
+        return f"/openapi.json has no {missing} on the way to its schema"
+    validator = Draft202012Validator(
+        {**schema, "components": document["components"]},  # what references lead to
+        format_checker=Draft202012Validator.FORMAT_CHECKER,
+    )
+    error = best_match(validator.iter_errors(body))
+    return f"{error.json_path}: {error.message}" if error is not None else None
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _Fault(otherwise)
+
+
+def _parsed(answer: Answer) -> Any:
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        raise _Fault(f"{answer}, which is no JSON") from None
+
+
+def _failed(problem: str, details: tuple[str, ...] = ()) -> BuildError:
+    return BuildError(problem, fix=AT_FAULT, stage="probe", details=details)

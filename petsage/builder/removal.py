@@ -1,0 +1,141 @@
+"""The way back: a built feature is taken out of its place, unless somebody has made it theirs."""
+
+import ast
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from petsage.builder.comparison import differences, holds
+from petsage.builder.disk import as_build_error
+from petsage.builder.events import BuildError, Event, Tell
+from petsage.builder.record import RECORD, Record, hash_of, read_record, write_record
+from petsage.builder.workspace import README, open_removal, sweep
+from petsage.errors import did_you_mean
+from petsage.inspection import inspect_sources, name_flaw
+from petsage.loader import find_folders
+from petsage.snapshot import take_snapshot
+
+
+def remove_feature(
+    folder: Path,
+    name: str,
+    *,
+    page_folder: Path | None,
+    force: bool,
+    tell: Tell,
+    beside: Sequence[Path] = (),
+) -> None:
+    """Removes a feature that the builder made, and its page.
+
+    Args:
+        folder: the folder of features that it is in.
+        name: the feature's.
+        page_folder: where its page is; None where there is none.
+        force: whether it is removed though files were edited, or others need it.
+        tell: is called with each event.
+        beside: the other folders of features, whose features may need it.
+
+    Raises:
+        BuildError: it was not built, is not there or is a link; or, without `force`, a file is not
+            as it was built, or another feature needs it. Nothing has changed then.
+    """
+    folder = folder.absolute()
+    _require_name(name)
+    sweep(folder, "undo")
+    feature = folder / name
+    page = None if page_folder is None else page_folder / f"{name}.md"
+    record = _built(feature)
+    # Held from here on, so that what is looked at is what is removed.
+    with open_removal(folder, name) as workspace:
+        if not force:
+            _require_unused(name, [folder, *beside])
+            _require_unedited(feature, record, page)
+        count = sum(len(files) for _, _, files in os.walk(feature))
+        workspace.take_out(page)
+    tell(Event("STATUS", "UNDO COMPLETE"))
+    tell(Event("FEATURE", f"{name} is removed", {"feature": name, "folder": str(feature)}))
+    tell(Event("REMOVED", f"{count} files from {feature}", {"files": count}))
+
+
+def _require_name(name: str) -> None:
+    """Refuses what may lead elsewhere than to a feature."""
+    flaw = name_flaw(name)
+    if flaw is not None:
+        raise BuildError(flaw.problem, fix="name the feature, and not its folder", stage="undo")
+
+
+def _built(feature: Path) -> Record:
+    """What a feature was built from; refuses what the builder has not made, and knows nothing of.
+
+    Raises:
+        BuildError: it was not built here.
+    """
+    if feature.is_symlink():
+        raise BuildError(
+            f"{feature} is a link to {os.path.realpath(feature)}, and was not built here",
+            fix="remove the link by hand, if that is what you want",
+            stage="undo",
+        )
+    if not feature.is_dir():
+        built = [each.parent.name for each in feature.parent.glob(f"[a-z]*/{RECORD}")]
+        raise BuildError(
+            f"there is no feature {feature.name} in {feature.parent}",
+            fix=did_you_mean(feature.name, built),
+            stage="undo",
+        )
+    return read_record(feature)
+
+
+def _require_unedited(feature: Path, record: Record, page: Path | None) -> None:
+    """Refuses where anything is not as it was built: it would be lost."""
+    with as_build_error("undo", feature):
+        found = list(_edits(feature, record, page))
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise BuildError(
+            f"{feature} is not as it was built: {found[0]}{more}",
+            fix="keep what you need of it; --force removes it as it is",
+            stage="undo",
+            details=tuple(found),
+        )
+
+
+def _edits(feature: Path, record: Record, page: Path | None) -> Iterator[str]:
+    kept = (feature / RECORD).read_bytes()
+    found = differences(feature, {**record.hashes, RECORD: hash_of(kept)})
+    yield from found
+    if not found:
+        files = {within: (feature / within).read_bytes() for within in record.hashes}
+        if write_record(record.request, files) != kept:
+            yield f"{RECORD} was changed"
+    if page is not None and os.path.lexists(page):
+        readme = feature / README
+        if not readme.is_file() or not holds(page, readme.read_bytes()):
+            yield f"{page} is not what {README} says"
+
+
+def _require_unused(name: str, folders: Sequence[Path]) -> None:
+    """Refuses where another feature needs it, as far as sources tell without being run."""
+    for other in find_folders(folders):
+        if other.name != name and name in _needed_by(other):
+            raise BuildError(
+                f"{other} needs {name}, and would serve no more",
+                fix=f"remove {other.name} first; --force removes {name} all the same",
+                stage="undo",
+            )
+
+
+def _needed_by(feature: Path) -> set[str]:
+    """The features that one imports, or names in `needs`; none where it cannot be read."""
+    try:
+        snapshot = take_snapshot(feature.name, feature)
+        needed = set(inspect_sources(snapshot).imports)
+        tree = ast.parse(snapshot.sources.get("__init__.py", b""))
+    except (OSError, SyntaxError, ValueError, RecursionError):  # then it does not serve
+        return set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        for keyword in call.keywords:
+            if keyword.arg == "needs":
+                names = (node for node in ast.walk(keyword.value) if isinstance(node, ast.Constant))
+                needed |= {node.value for node in names if isinstance(node.value, str)}
+    return needed
