@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from types import FrameType
 from typing import Any, Final
 
 _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_AGAIN_S: Final = 0.05
 
 
 class Interrupted(BaseException):
@@ -36,12 +39,46 @@ class Interrupted(BaseException):
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
     """A signal raises `Interrupted` amid what blocks, such as reading from a terminal."""
+    came = threading.Event()
 
     def take(number: int, _: FrameType | None) -> None:
-        raise Interrupted(number)
+        if not came.is_set():
+            came.set()
+            raise Interrupted(number)
 
-    with _taken(lambda number: signal.signal(number, take)):
+    with _taken(lambda number: signal.signal(number, take)), _insisting(came):
         yield
+
+
+@contextlib.contextmanager
+def _insisting(came: threading.Event) -> Iterator[None]:
+    """Sends a signal again until Python has seen it.
+
+    One that comes just before a system call blocks does not end it, and is not seen before that.
+    """
+    main = threading.current_thread()
+    if main is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def insist() -> None:
+        told = os.read(reader, 1)
+        while told and not came.wait(_AGAIN_S):
+            signal.pthread_kill(main.ident or 0, told[0])
+
+    thread = threading.Thread(target=insist, name="insist", daemon=True)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        thread.start()
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        came.set()
+        os.close(writer)
+        thread.join()
+        os.close(reader)
 
 
 @contextlib.contextmanager
