@@ -479,7 +479,9 @@ class Catalog:
                 before = self._serving
                 lost = await self._make_current(attempt, tried, gone)
                 if not lost:
-                    left = [each for name, each in refused.items() if name not in self._ahead]
+                    # What went before this change began may have come back, and be wrong now.
+                    went = self._ahead.keys() & self._current.vanished
+                    left = [each for name, each in refused.items() if name not in went]
                     return self._note(attempt, left, changing, gone, before)
             if not lost:
                 refused |= self._give_up(attempt, tried, changing)

@@ -1089,3 +1089,15 @@ async def test_what_is_gone_waits_only_so_long_for_what_comes_with_it(
     assert await checked.get("pets") == 404
     assert (await hanging.end())["pets"] == "removed"
     assert await checked.get("pets") == ("one" if is_renamed else 404)
+
+
+async def test_what_comes_back_behind_another_change_and_is_wrong_is_told_of(checked):
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+    checked.remove("pets")
+    await checked.catalog.take_away(["pets"])
+    checked.says("pets", "two")
+    (checked.folder / "pets" / "__init__.py").chmod(0o666)
+    assert await hanging.end() == {"other": "added"}
+    changes = [(each.name, each.step) for each in await checked.catalog.refresh()]
+    assert changes == [("pets", "removed"), ("pets", "failed")]
+    assert checked.why("pets") == ["unsafe-permissions"]
