@@ -472,6 +472,7 @@ class Catalog:
         tried = {name: each for name, each in differing.items() if not each.errors}
         gone, changing = {*gone}, {*differing, *gone}
         tried |= self._retries(changing)
+        tried_again: set[str] = set()
         while True:
             attempt = await self._try(tried, gone)
             lost = self._current.lost(attempt.touched - gone)
@@ -483,16 +484,23 @@ class Catalog:
                     went = self._ahead.keys() & self._current.vanished
                     left = [each for name, each in refused.items() if name not in went]
                     return self._note(attempt, left, changing, gone, before)
-            if not lost:
-                refused |= self._give_up(attempt, tried, changing)
-                continue
-            await attempt.undo()
-            gone |= lost
-            changing |= lost
-            refused |= _failed_without(attempt, lost, tried)
-            tried = {name: tried[name] for name in tried.keys() - lost - refused.keys()}
-            for name in lost:
-                refused.pop(name, None)
+            if lost:
+                await attempt.undo()
+                gone |= lost
+                changing |= lost
+                out = _failed_without(attempt, lost, tried)
+                refused = {name: each for name, each in refused.items() if name not in lost}
+                tried = {name: tried[name] for name in tried.keys() - lost - out.keys()}
+                retries = self._retries(changing)
+                tried |= {name: retries[name] for name in retries.keys() - {*refused, *out}}
+                mended = _mended(refused, lost)
+            else:
+                out = self._give_up(attempt, tried, changing)
+                # What it was tried with may have failed it: once more, without that.
+                mended = _mended(refused, out) - tried_again
+                tried_again |= mended
+            tried |= {name: refused.pop(name) for name in mended}
+            refused |= out
 
     def _retries(self, changing: Collection[str]) -> dict[str, Candidate]:
         """What failed before and may be mended by this change, or by what that mends."""
@@ -538,12 +546,15 @@ class Catalog:
     ) -> dict[str, Candidate]:
         """Takes out of what is tried whatever spoilt an attempt; at least one.
 
-        What failed before, and is tried once more, is taken out ahead of what changes now.
+        What failed before, and is tried once more, is taken out ahead of what changes now, and
+        what has only failed with what it needs stays in until that is out.
         """
         spoilt = [candidate for candidate in attempt.spoilt if candidate.name in tried]
         before = [candidate for candidate in spoilt if candidate.name not in changing]
         if spoilt:
-            refused = {candidate.name: candidate for candidate in before or spoilt}
+            failed = before or spoilt
+            first = [each for each in failed if {one.id for one in each.errors} != {"need-failed"}]
+            refused = {candidate.name: candidate for candidate in first or failed}
             for name in refused:
                 del tried[name]
             return refused
@@ -602,13 +613,16 @@ class Catalog:
                 is_same = served.name not in changing and hash_of(served.candidate) == was
                 step = "restarted" if is_same else "changed"
             changes.append(tell_made(served, step, is_start=self.resource.is_starting))
-        for candidate in [*refused, *attempt.failed]:
+        # What could not go on as it was, for what is gone, is what its folder holds all the same.
+        names = {candidate.name for candidate in refused}
+        for candidate in [*refused, *(each for each in attempt.failed if each.name not in names)]:
             setback = setback_of(candidate, self._serving)
             former = self._setbacks.get(candidate.name)
             if candidate.name in changing or former is None or former.findings != setback.findings:
                 self._setbacks[candidate.name] = setback
                 goes_on = self._serving.get(candidate.name)
                 changes.append(tell_setback(candidate, setback, goes_on))
+        for candidate in [*refused, *attempt.failed]:
             candidate.error = None  # its traceback holds on to everything that it passed
         self._tell_changed()
         return changes
@@ -678,7 +692,7 @@ def _log_failure(task: "asyncio.Task[list[Change]]") -> None:
 def _failed_without(
     attempt: Attempt, lost: Collection[str], tried: Collection[str]
 ) -> dict[str, Candidate]:
-    """What of what is tried has failed, and not for what it rests on, which is gone meanwhile."""
+    """What of what is tried has failed by itself, and not for what is gone meanwhile."""
     below = {*lost}
     while more := {
         name
@@ -686,8 +700,16 @@ def _failed_without(
         if name not in below and not each.rests_on.isdisjoint(below)
     }:
         below |= more
+    failed = {each.name: each for each in attempt.failed if each.name in tried}
+    return {name: failed[name] for name in failed.keys() - below - _mended(failed, lost)}
+
+
+def _mended(failed: Mapping[str, Candidate], without: Collection[str]) -> set[str]:
+    """What of what has failed may stand where these are left out."""
     return {
-        each.name: each for each in attempt.failed if each.name in tried and each.name not in below
+        name
+        for name, candidate in failed.items()
+        if setback_of(candidate, ()).may_be_mended_by(without)
     }
 
 

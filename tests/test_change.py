@@ -1101,3 +1101,64 @@ async def test_what_comes_back_behind_another_change_and_is_wrong_is_told_of(che
     changes = [(each.name, each.step) for each in await checked.catalog.refresh()]
     assert changes == [("pets", "removed"), ("pets", "failed")]
     assert checked.why("pets") == ["unsafe-permissions"]
+
+
+CLASHES = SAYS.format(path="base", text="rival", more="")
+
+
+async def test_a_route_of_what_goes_while_it_is_needed_is_given_to_who_waits_for_it(checked):
+    source = BASE + SAYS.format(path="base", text="b", more=", lifespan=lifespan")
+    checked.write("base", source, names="NAME = 'one'\n")
+    checked.write("above", ABOVE)
+    await checked.steps()
+    checked.write("rival", CLASHES)
+    assert await checked.steps() == {"rival": "failed"}
+    hanging = await Hanging.begin(checked, "above", ABOVE)
+    checked.remove("base")
+    await checked.catalog.take_away(["base"])
+    steps = {"base": "removed", "above": "waiting", "rival": "added"}
+    assert await hanging.end() == steps
+    assert await checked.get("base") == "rival"
+
+
+async def test_a_route_of_what_goes_while_it_is_checked_is_given_to_who_comes_with_it(checked):
+    checked.write("rival", CLASHES)
+    hanging = await Hanging.begin(checked, "base", SAYS.format(path="base", text="b", more=""))
+    checked.remove("base")
+    await checked.catalog.take_away(["base"])
+    steps = await hanging.end()
+    assert steps | await checked.steps() == {"base": "removed", "rival": "added"}
+    assert await checked.get("base") == "rival"
+
+
+async def test_what_cannot_be_read_and_rests_on_what_goes_is_told_of_as_that(pair):
+    (pair.folder / "above" / "__init__.py").chmod(0o666)
+    moved = (pair.folder / "base").rename(pair.folder.parent / "moved")
+    assert await pair.steps() == {"base": "removed", "above": "failed"}
+    moved.rename(pair.folder / "base")
+    assert await pair.steps() == {"base": "added"}
+    assert await pair.get("above") == 404
+    assert pair.why("above") == ["unsafe-permissions"]
+
+
+async def test_a_right_change_beside_a_broken_one_of_what_it_needs_is_taken_up(pair):
+    pair.write("base", "def")
+    pair.write("above", ABOVE + "# more\n")
+    assert await pair.steps() == {"base": "refused", "above": "changed"}
+    assert await pair.get("above") == "one one"
+
+
+async def test_a_right_change_beside_a_refused_one_of_what_it_needs_is_taken_up(pair):
+    pair.write("base", BASE, names="OTHER = 'two'\n")
+    pair.write("above", ABOVE + "# more\n")
+    assert await pair.steps() == {"base": "refused", "above": "changed"}
+    assert await pair.get("above") == "one one"
+
+
+async def test_who_has_a_route_and_changes_keeps_it_from_another_that_changes(live):
+    live.says("aside", "a")
+    assert await live.steps() == {"aside": "added"}
+    live.write("aside", SAYS.format(path="pets", text="taken", more=""))
+    live.says("pets", "two")
+    assert await live.steps() == {"aside": "refused", "pets": "changed"}
+    assert [await live.get(name) for name in ("pets", "aside")] == ["two", "a"]
