@@ -344,7 +344,8 @@ class Catalog:
 
         ahead = asyncio.create_task(take_away(), name="take away")
         try:
-            return await self._take_up(differing, gone)
+            with self._current.retirement.held():
+                return await self._take_up(differing, gone)
         finally:
             ahead.cancel()
             await asyncio.wait([ahead])

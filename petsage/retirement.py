@@ -86,6 +86,7 @@ class Retirement:
         self._leaked: dict[tuple[str, int], str] = {}
         self._collecting: asyncio.TimerHandle | None = None
         self._collect_at = 0.0
+        self._holders = 0
 
     @property
     def leaked(self) -> tuple[tuple[str, int, str], ...]:
@@ -119,6 +120,20 @@ class Retirement:
             task = asyncio.create_task(self._end(leaving, before), name=name)
             self._leaving[task] = leaving
             task.add_done_callback(self._note_end)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile a change goes on that knows what served when it began: nothing need be garbage.
+
+        What ends ahead of it is looked for behind it.
+        """
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if self._traces or self._loggers:
+                self._collect_soon()
 
     def draining(self) -> list[Generation]:
         """The generations that have not ended."""
@@ -183,7 +198,7 @@ class Retirement:
         """Collects garbage, and tells of what is none."""
         self._collecting = None
         self._drop_dead()
-        if not self._traces and not self._loggers:
+        if self._holders or not (self._traces or self._loggers):
             return
         started = time.perf_counter()
         gc.collect()

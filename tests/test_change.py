@@ -1162,3 +1162,17 @@ async def test_who_has_a_route_and_changes_keeps_it_from_another_that_changes(li
     live.says("pets", "two")
     assert await live.steps() == {"aside": "refused", "pets": "changed"}
     assert [await live.get(name) for name in ("pets", "aside")] == ["two", "a"]
+
+
+async def test_what_goes_ahead_of_a_change_is_garbage_behind_it(checked, log_lines):
+    hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
+    traces = {"feature": ref(sys.modules["features.pets"].feature)}
+    checked.remove("pets")
+    await checked.catalog.take_away(["pets"])
+    await _retired(checked)
+    checked.catalog._current.retirement._collect()
+    assert checked.catalog.leaked == ()
+    await hanging.end()
+    await _collected(traces.values())
+    assert traces["feature"]() is None
+    assert [x for x in log_lines() if "still in memory" in x["message"]] == []
