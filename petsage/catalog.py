@@ -484,7 +484,7 @@ class Catalog:
                     # What went before this change began may have come back, and be wrong now.
                     went = self._ahead.keys() & self._current.vanished
                     left = [each for name, each in refused.items() if name not in went]
-                    return self._note(attempt, left, changing, gone, before)
+                    return self._note(attempt, left, changing, gone, before, tried=tried)
             if lost:
                 await attempt.undo()
                 gone |= lost
@@ -600,6 +600,8 @@ class Catalog:
         changing: Collection[str],
         gone: Collection[str],
         before: Mapping[str, Served],
+        *,
+        tried: Collection[str] = (),
     ) -> list[Change]:
         """Remembers and logs what became of each feature."""
         changes = []
@@ -620,7 +622,8 @@ class Catalog:
             setback = setback_of(candidate, self._serving)
             former = self._setbacks.get(candidate.name)
             if candidate.name in changing or former is None or former.findings != setback.findings:
-                self._setbacks[candidate.name] = setback
+                if former is None or candidate.name in {*tried, *names}:
+                    self._setbacks[candidate.name] = setback
                 goes_on = self._serving.get(candidate.name)
                 changes.append(tell_setback(candidate, setback, goes_on))
         for candidate in [*refused, *attempt.failed]:

@@ -6,13 +6,14 @@ import gc
 import linecache
 import logging
 import os
+import random
 import shutil
 import sys
 import textwrap
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from weakref import ref
 
 import pytest
@@ -1141,6 +1142,20 @@ async def test_what_cannot_be_read_and_rests_on_what_goes_is_told_of_as_that(pai
     assert pair.why("above") == ["unsafe-permissions"]
 
 
+async def test_what_was_refused_before_what_it_needs_goes_is_told_of_as_that(pair):
+    file = pair.folder / "above" / "__init__.py"
+    file.chmod(0o666)
+    assert await pair.steps() == {"above": "refused"}
+    moved = (pair.folder / "base").rename(pair.folder.parent / "moved")
+    assert await pair.steps() == {"base": "removed", "above": "waiting"}
+    assert pair.why("above") == ["unsafe-permissions"]
+    moved.rename(pair.folder / "base")
+    assert await pair.steps() == {"base": "added"}
+    assert await pair.get("above") == 404
+    file.chmod(0o644)
+    assert await pair.steps() == {"above": "added"}
+
+
 async def test_a_right_change_beside_a_broken_one_of_what_it_needs_is_taken_up(pair):
     pair.write("base", "def")
     pair.write("above", ABOVE + "# more\n")
@@ -1176,3 +1191,163 @@ async def test_what_goes_ahead_of_a_change_is_garbage_behind_it(checked, log_lin
     await _collected(traces.values())
     assert traces["feature"]() is None
     assert [x for x in log_lines() if "still in memory" in x["message"]] == []
+
+
+# Whatever happens, in whatever order
+
+
+class Churn:
+    """Changes four folders at random, beside changes that hang, and knows what must be served.
+
+    Attributes:
+        done: what was done, for whoever has to find out why it went wrong.
+    """
+
+    NEEDS: Final = {"aa": (), "bb": ("aa",), "cc": ("bb", "aa"), "dd": ()}
+    SOURCE: Final = """
+        from petsage import Feature, Routes
+        {imports}
+        WORD = "{word}"
+        routes = Routes()
+
+        @routes.get("/{name}")
+        async def say() -> dict[str, list[str]]:
+            return {{"says": [WORD{words}]}}
+
+        async def lifespan(app):
+            if "{name}" in HELD:
+                REACHED.set()
+                await HELD["{name}"].wait()
+            {then}
+            RUNNING.append(WORD)
+            yield
+            RUNNING.remove(WORD)
+
+        feature = Feature(routes, needs={needs}, lifespan=lifespan)
+        """
+
+    def __init__(self, live: Live, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[Any] = [seed]
+        self.held: dict[str, asyncio.Event] = {}
+        self.reached = asyncio.Event()
+        self.running: list[str] = []
+        for name, value in (("HELD", self.held), ("REACHED", self.reached)):
+            monkeypatch.setattr(builtins, name, value, raising=False)
+        monkeypatch.setattr(builtins, "RUNNING", self.running, raising=False)
+        self._live = live
+        self._random = random.Random(seed)
+        self._there: dict[str, tuple[str, bool]] = {}  # the word, and whether it is right
+        self._pending: set[str] = set()
+        self._went: set[str] = set()
+        self._standing: set[str] = set()
+        self._words: dict[str, set[str]] = {name: set() for name in self.NEEDS}  # may be served
+
+    async def round(self) -> None:
+        """Some changes, one of which may hang while others are made; then all is held true."""
+        for _ in range(self._random.choice((1, 1, 2, 4))):
+            self._change()
+        if self._random.random() < 0.6:
+            await self._hang()
+        while self._pending:
+            names, self._pending = self._pending, set()
+            await self._live.catalog.refresh(names)
+        assert await self._live.steps() == {}
+        await self._hold()
+
+    def _change(self) -> None:
+        name = self._random.choice([*self.NEEDS])
+        if name in self._there and self._random.random() < 0.4:
+            self._live.remove(name)
+            del self._there[name]
+            self._went.add(name)
+            self.done.append(f"remove {name}")
+        else:
+            self._write(name, self._random.choice(("right", "right", "raises", "falls", "unsafe")))
+        self._pending.add(name)
+
+    def _write(self, name: str, kind: str) -> None:
+        word = f"w{len(self.done)}"
+        source = textwrap.dedent(self.SOURCE).format(
+            name=name,
+            word=word,
+            needs=self.NEEDS[name],
+            imports="\n".join(f"from features.{x} import WORD as {x}" for x in self.NEEDS[name]),
+            words="".join(f", {need}" for need in self.NEEDS[name]),
+            then="1 / 0" if kind == "falls" else "",
+        )
+        self._live.write(name, source + ("1 / 0\n" if kind == "raises" else ""))
+        file = self._live.folder / name / "__init__.py"
+        file.chmod(0o666 if kind == "unsafe" else 0o644)
+        self._there[name] = word, kind == "right"
+        if kind == "right":
+            self._words[name].add(word)
+        self.done.append(f"write {name} {word} {kind}")
+
+    async def _hang(self) -> None:
+        """A change that waits in a lifespan, and others beside it."""
+        catalog, name = self._live.catalog, self._random.choice([*self.NEEDS])
+        self._write(name, "right")
+        release = self.held[name] = asyncio.Event()
+        self.reached.clear()
+        names, self._pending = {*self._pending, name}, set()
+        hanging = asyncio.create_task(catalog.refresh(names))
+        reached = asyncio.create_task(self.reached.wait())
+        await asyncio.wait((hanging, reached), return_when=asyncio.FIRST_COMPLETED)
+        reached.cancel()
+        self.done.append(f"hang {name}")
+        for _ in range(self._random.randint(1, 4)):
+            self._change()
+            if self._random.random() < 0.6:
+                await catalog.take_away(self._pending)
+                gone = self._pending - names - self._there.keys()
+                assert {await self._live.get(each) for each in gone} <= {404}, self.done
+        del self.held[name]
+        release.set()
+        await hanging
+
+    async def _hold(self) -> None:
+        said = {name: await self._live.get(name) for name in self.NEEDS}
+        shown = {each.name: each.state for each in self._live.catalog.entries() if not each.system}
+        shown = {name: state for name, state in shown.items() if state != "draining"}
+        assert shown.keys() - {"pets"} == self._there.keys(), self.done
+        for name, needs in self.NEEDS.items():
+            context = name, said, self.done
+            stands = said[name] != 404
+            assert stands == (shown.get(name) == "serving"), context
+            assert stands == (f"features.{name}" in sys.modules), context
+            if name not in self._there:
+                continue
+            word, is_right = self._there[name]
+            if all(said[need] != 404 for need in needs):
+                words = [word, *(said[need][0] for need in needs)]
+                below = {name, *needs, *(each for need in needs for each in self.NEEDS[need])}
+                goes_on = name in self._standing and not below & self._went
+                has_to_stand = is_right or goes_on
+                assert not is_right or said[name] == words, context
+            else:
+                has_to_stand = False
+                assert not stands, context
+            if stands:
+                assert said[name][1:] == [said[need][0] for need in needs], context
+                assert said[name][0] in self._words[name], context
+            assert stands or not has_to_stand, context
+        await _retired(self._live)
+        assert sorted(self.running) == sorted(x[0] for x in said.values() if x != 404), self.done
+        # What is right, and waits, may be served before what is written behind it is looked at.
+        right = {name: word for name, (word, is_right) in self._there.items() if is_right}
+        self._words = {name: {right[name]} if name in right else set() for name in said}
+        for name, x in said.items():
+            self._words[name] |= {x[0]} if x != 404 else set()
+        self._standing = {name for name, x in said.items() if x != 404}
+        self._went.clear()
+
+
+@pytest.mark.parametrize("seed", [1, 26])
+async def test_what_is_served_is_what_the_folders_hold_whatever_happened(monkeypatch, live, seed):
+    churn = Churn(live, seed, monkeypatch)
+    for _ in range(30):
+        await churn.round()
+    for handler in logging.getLogger().handlers:
+        getattr(handler, "records", []).clear()  # pytest keeps the tracebacks
+    await _collected(trace.thing for trace in live.catalog._current.retirement._traces)
+    assert live.catalog.leaked == ()
