@@ -8,9 +8,11 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.client_exceptions import ClientConnectionResetError
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import RawRequestMessage, StreamWriter
 from multidict import istr
 
+from petsage.arguments import unreadable_body
 from petsage.context import (
     RequestContext,
     current_request,
@@ -78,6 +80,39 @@ def problem_response(problem: Problem, context: RequestContext) -> web.Response:
     return response
 
 
+def problem_message(problem: Problem, context: RequestContext) -> bytes:
+    """A problem as all that goes out on a connection that ends, where there is no request."""
+    body = problem.document(context.request_id)
+    given = {
+        hdrs.CONTENT_TYPE: PROBLEM_TYPE,
+        hdrs.CONTENT_LENGTH: str(len(body)),
+        hdrs.DATE: rfc822_formatted_time(),
+        hdrs.SERVER: SERVER,
+        _REQUEST_ID: context.request_id,
+        _TRACEPARENT: context.traceparent,
+        **problem.headers,
+        hdrs.CONNECTION: "close",
+    }
+    lines = "".join([f"{name}: {value}\r\n" for name, value in given.items()])
+    return f"HTTP/1.1 {problem.status} {problem.title}\r\n{lines}\r\n".encode() + body
+
+
+def in_place_of(error: BaseException, context: RequestContext) -> BaseException:
+    """What a request is to end with: `error`, or the problem that its handler took too long.
+
+    A stop may cut it as well; then it is cut.
+    """
+    task = asyncio.current_task()
+    if not context.is_overdue or task is None or task.uncancel():
+        return error
+    return took_too_long()
+
+
+def took_too_long() -> Problem:
+    """What a client is told whose request took longer than `[server].request_timeout_s`."""
+    return Problem(503, "The answer took longer than the server allows")
+
+
 def respond_to(
     error: BaseException, request: web.BaseRequest, context: RequestContext
 ) -> web.StreamResponse:
@@ -98,7 +133,7 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
     """
     context = current_request() or begin(request)
     if error is request.content.exception():
-        problem = Problem(400, f"The body cannot be read: {type(error).__name__}")
+        problem = unreadable_body(error)
     else:
         problem = Problem(500, "The server failed; its log tells more under this request id")
         if isinstance(error, ClientConnectionResetError) and _is_over(request, context.answer):

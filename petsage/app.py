@@ -10,7 +10,7 @@ from petsage.catalog import CATALOG, Catalog
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
 from petsage.making import Checker
 from petsage.management import GUARD, Guard, remove_token
-from petsage.metrics import REQUESTS, RequestMetrics
+from petsage.metrics import CONNECTIONS, REQUESTS, ConnectionCounts, RequestMetrics
 from petsage.readiness import READINESS, Readiness
 from petsage.settings import Settings
 from petsage.system import SYSTEM_FEATURES
@@ -41,6 +41,9 @@ def create_app(
     """
     app = web.Application(client_max_size=settings.server.max_body_bytes)
     app[REQUESTS] = requests = RequestMetrics()
+    app[CONNECTIONS] = ConnectionCounts(
+        settings.server.max_connections, settings.server.max_requests_in_flight
+    )
     catalog = Catalog(
         settings,
         system=SYSTEM_FEATURES,

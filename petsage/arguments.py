@@ -120,13 +120,28 @@ def _query_members(
     return members if members or required else None
 
 
+class BodyTooSlow(web.RequestPayloadError):
+    """A body did not arrive within `[server].body_timeout_s`."""
+
+
+def unreadable_body(error: BaseException) -> Problem:
+    """What the client is told whose body cannot be read, because of `error`.
+
+    Where the body ends cannot be known, nor where another request begins: so it is the last.
+    """
+    headers = {"Connection": "close"}
+    if isinstance(error, BodyTooSlow):
+        return Problem(408, "The body did not arrive in time", headers=headers)
+    return Problem(400, f"The body cannot be read: {type(error).__name__}", headers=headers)
+
+
 async def _read_json(request: web.Request) -> bytes:
     """The body, whole, where it says that it is JSON.
 
     Raises:
         Problem: 415 where it says that it is something else, 413 where it is larger than
-            `[server].max_body_bytes`, 400 where it cannot be read: cut short, or not in the
-            encoding that it says.
+            `[server].max_body_bytes`, 408 where it is too slow, 400 where it cannot be read: cut
+            short, or not in the encoding that it says.
     """
     kind = request.content_type
     if "Content-Type" not in request.headers or not (kind == JSON or kind.endswith("+json")):
@@ -143,12 +158,7 @@ async def _read_json(request: web.Request) -> bytes:
     except HTTPRequestEntityTooLarge as error:
         raise Problem(413, error.text or "The body is too large") from None
     except (web.RequestPayloadError, ValueError, LookupError) as error:
-        # Where the body ends cannot be known, nor where another request begins.
-        raise Problem(
-            400,
-            f"The body cannot be read: {type(error).__name__}",
-            headers={"Connection": "close"},
-        ) from None
+        raise unreadable_body(error) from None
     if b"NaN" in data or b"Infinity" in data:
         _refuse_constants(data)
     return data

@@ -9,73 +9,33 @@ from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import RequestHandler
 
 from petsage.answers import begin, fail, must_pass, problem_response, stamp, stamp_answer
 from petsage.catalog import CATALOG
 from petsage.context import current_request
-from petsage.direct import DirectHandler
 from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS
 from petsage.settings import ServerSettings
+from petsage.timed import TimedHandler, time_limits
+from petsage.wheel import Wheel
 
 # How long after its begin, or its last answer, a connection may be about to send a request.
 _NEXT_REQUEST_S: Final = 1.0
 # What is left when nothing more is waited for may take this long to notice that it is cut.
 _CUT_S: Final = 0.05
 
+# How long the rest of a body is read when its request is answered.
+_UNREAD_S: Final = 10.0
+
 _BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
-class Connection(DirectHandler):
-    """One connection from a client: what `DirectHandler` does not say of it."""
+class Connection(TimedHandler):
+    """One connection from a client: what `TimedHandler` does not say of it."""
 
-    __slots__ = ("_body", "_has_part")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._body: StreamReader = EMPTY_PAYLOAD
-        self._has_part = False
-
-    def data_received(self, data: bytes) -> None:
-        """Parses what came; a body that breaks is told to whoever reads it.
-
-        aiohttp would queue the error as a request behind this one, and its handler would wait for
-        a body that never ends. Its queue is no public part of it; a test holds us to this.
-        """
-        is_head, count = self._body.is_eof(), self._request_count
-        super().data_received(data)
-        if self._request_count == count:
-            # Some clients send a line's end too many after a request.
-            if is_head and data.strip(b"\r\n"):
-                self._has_part = True
-            return
-        self._has_part = False
-        if not self._messages:
-            return  # it is answered directly, and has no body
-        message, body = self._messages[-1]
-        if not isinstance(message, _ErrInfo):
-            self._body = body
-        elif not self._body.is_eof():
-            self._messages.pop()
-            if self._body.exception() is None:
-                self._body.set_exception(web.RequestPayloadError("it is not well-formed"))
-
-    def close_after_answer(self) -> None:
-        """Lets the next answer say `Connection: close`, and closes after it.
-
-        Where further requests have come already, one behind another, it is the last of them. An
-        answer that is under way keeps the head that it has.
-
-        It is done to the request, which is where every kind of answer looks: requests of before
-        pay nothing for it. The names are private to aiohttp; test_stop.py holds us to them.
-        """
-        self._is_last = True
-        current = self._current_request
-        if current is not None and not self._messages:
-            current._message = current._message._replace(should_close=True)
+    __slots__ = ()
 
     def close_if_idle(self) -> None:
         """Closes it when it waits for a request of which nothing has come, and none is likely.
@@ -85,7 +45,7 @@ class Connection(DirectHandler):
         just before the close, which would reset it.
         """
         waiter, transport = self._waiter, self.transport
-        if waiter is None or waiter.done() or self._messages or self._has_part or not transport:
+        if waiter is None or waiter.done() or self._messages or self._part_since or not transport:
             return
         idle_since = self._next_keepalive_close_time - self._keepalive_timeout
         if self._loop.time() - idle_since < _NEXT_REQUEST_S:
@@ -118,6 +78,7 @@ class Connection(DirectHandler):
             stamp(response, context)
             response.headers[hdrs.CONNECTION] = "close"  # aiohttp takes it for HTTP/1.0
         response.force_close()
+        self._ends = True
         return response
 
     async def finish_response(
@@ -163,7 +124,8 @@ class ConnectionServer(web.Server):
             request_factory=server.request_factory,
             handler_cancellation=server.handler_cancellation,
         )
-        self._options = options
+        self._wheel = Wheel(self._loop)
+        self._options = {**options, "wheel": self._wheel}
         self._is_closing = False
 
     def __call__(self) -> RequestHandler:
@@ -172,6 +134,11 @@ class ConnectionServer(web.Server):
         if self._is_closing:
             connection.close_after_answer()
         return connection
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        """Ends all connections; requests in flight may take `timeout`."""
+        await super().shutdown(timeout)
+        self._wheel.stop()
 
     def close_after_answers(self) -> None:
         """Lets every answer from now on be its connection's last."""
@@ -220,6 +187,9 @@ class Runner(web.AppRunner):
             "app": app,
             "access_log": logging.getLogger(ACCESS_LOGGER),
             "keepalive_timeout": settings.keepalive_s,
+            "limits": time_limits(settings),
+            # For the rest of a body that nobody reads; it has a limit of its own, too.
+            "lingering_time": min(settings.body_timeout_s, _UNREAD_S),
             "max_line_size": settings.max_header_bytes,
             "max_field_size": settings.max_header_bytes,
             "max_headers": settings.max_header_count,

@@ -41,6 +41,7 @@ class RequestContext:
         route: the path template that matched, None where none did.
         answer: the response whose headers are on their way, None before; aiohttp's, and untyped
             because this module knows no web server.
+        is_overdue: whether its handler was cancelled because it took too long.
     """
 
     request_id: str
@@ -51,6 +52,7 @@ class RequestContext:
     feature: str | None = None
     route: str | None = None
     answer: object | None = None
+    is_overdue: bool = False
 
     @property
     def traceparent(self) -> str:

@@ -7,8 +7,8 @@ Whatever else comes goes aiohttp's way, and so does whatever goes wrong here.
 """
 
 import asyncio
+import inspect
 import logging
-from contextvars import Context
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -17,11 +17,11 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 from multidict import istr
 
-from petsage.answers import begin, must_pass, respond_to
+from petsage.answers import begin, in_place_of, must_pass, respond_to
 from petsage.context import RequestContext
 from petsage.holding import CUT, HoldingHandler, Unmade
 from petsage.logs.access import AccessLogger
-from petsage.metrics import REQUESTS
+from petsage.metrics import CONNECTIONS, REQUESTS
 from petsage.response import JsonResponse
 from petsage.routing import Mounted, RequestMatch, TableResource
 
@@ -43,7 +43,9 @@ class DirectHandler(HoldingHandler):
             go past it.
     """
 
-    __slots__ = ("_access", "_direct", "_remote", "_requests", "_resource")
+    __slots__ = (
+        *("_access", "_counts", "_direct", "_is_in_flight", "_remote", "_requests", "_resource"),
+    )
 
     def __init__(
         self, *args: Any, app: web.Application, resource: TableResource | None, **kwargs: Any
@@ -51,6 +53,8 @@ class DirectHandler(HoldingHandler):
         super().__init__(*args, app=app, **kwargs)
         self._resource = resource
         self._requests = app[REQUESTS]
+        self._counts = app[CONNECTIONS]
+        self._is_in_flight = False
         self._remote: str | None = None
         assert isinstance(self.access_logger, AccessLogger)  # noqa: S101 - for mypy: `Runner` gives it
         self._access: AccessLogger = self.access_logger
@@ -85,6 +89,8 @@ class DirectHandler(HoldingHandler):
         """The route of the one request that has come, where it can be answered directly."""
         if self._resource is None or self._is_last or len(self._messages) != 1:
             return None
+        if self._counts.in_flight >= self._counts.max_requests:
+            return None  # it is refused the other way, unless it is one that never is
         message, payload = self._messages[0]
         if (
             payload is not EMPTY_PAYLOAD
@@ -105,6 +111,7 @@ class DirectHandler(HoldingHandler):
         self._parser.message_consumed()
         self._manager.requests_count += 1
         self._request_in_progress = True
+        self._take_off()
         # A task of its own, so that no request sees the context variables of another.
         self._direct = self._loop.create_task(self._answer_directly(message, mounted, waiter))
 
@@ -126,6 +133,7 @@ class DirectHandler(HoldingHandler):
             self.log_exception("Unhandled exception", exc_info=error)
         finally:
             self._let_go()
+            self._land()
             self._direct = None
             self._request_in_progress = False
             self._waiter = waiter
@@ -138,15 +146,29 @@ class DirectHandler(HoldingHandler):
 
     def _go_on(self, waiter: asyncio.Future[None]) -> None:
         """Waits for the next request as aiohttp's loop does, or wakes it where one has come."""
-        close_time = self._loop.time() + self._keepalive_timeout
-        self._next_keepalive_close_time = close_time
-        if self._keepalive_handle is None:
-            # Not in this request's context, which it would keep.
-            self._keepalive_handle = self._loop.call_at(
-                close_time, self._process_keepalive, context=Context()
-            )
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._messages and not waiter.done():
             waiter.set_result(None)
+
+    def _take_off(self) -> None:
+        """Counts the request in hand as in flight."""
+        if not self._is_in_flight:
+            self._is_in_flight = True
+            self._counts.in_flight += 1
+
+    def _land(self) -> None:
+        """Counts it no more."""
+        if self._is_in_flight:
+            self._is_in_flight = False
+            self._counts.in_flight -= 1
+
+    def _cancel_direct(self) -> None:
+        """Cancels what is answered directly, if anything is."""
+        if self._direct is not None:
+            self._direct.cancel()
+            coroutine: Any = self._direct.get_coro()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                self._land()  # what has not begun never comes to its end
 
     async def _answer_anew(self, message: RawRequestMessage) -> bool:
         """Answers one request whose route has gone before it began; whether it goes on."""
@@ -174,7 +196,8 @@ class DirectHandler(HoldingHandler):
                 data = answer.message(context, keep_alive=keep_alive)
             else:
                 data = None
-        except BaseException as error:
+        except BaseException as raised:
+            error = in_place_of(raised, context) if context.is_overdue else raised
             if must_pass(error):
                 # The stop cuts it: no answer follows, and so no access line but this one.
                 self._note(message, context, 503, 0)
@@ -225,11 +248,10 @@ class DirectHandler(HoldingHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends what waits for the client; what runs for it ends where that is wished."""
         super().connection_lost(exc)
-        if self._was_left and self._direct is not None:
-            self._direct.cancel()
+        if self._was_left:
+            self._cancel_direct()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """Waits for the answer under way, as long as `timeout` allows, and closes."""
         await super().shutdown(timeout)
-        if self._direct is not None:
-            self._direct.cancel()
+        self._cancel_direct()

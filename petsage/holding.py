@@ -135,6 +135,20 @@ class HoldingHandler(RequestHandler, Holder):
         made: web.Request = make(message, payload, self, writer, task)
         return made
 
+    def close_after_answer(self) -> None:
+        """Lets the next answer say `Connection: close`, and closes after it.
+
+        Where further requests have come already, one behind another, it is the last of them. An
+        answer that is under way keeps the head that it has.
+
+        It is done to the request, which is where every kind of answer looks: requests of before
+        pay nothing for it. The names are private to aiohttp; test_stop.py holds us to them.
+        """
+        self._is_last = True
+        current = self._current_request
+        if current is not None and not self._messages:
+            current._message = current._message._replace(should_close=True)
+
     def log_access(
         self, request: web.BaseRequest, response: web.StreamResponse, time: float | None
     ) -> None:

@@ -2,12 +2,14 @@
 
 Nothing here knows prometheus-client: a request adds to plain numbers, and `system/metrics.py`
 makes text of them when somebody asks.
+
+Longer than 300 lines, of which half are the declarations: a table of what can be shown.
 """
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from aiohttp import web
 
@@ -42,6 +44,36 @@ ACTIVE_REQUESTS: Final = Metric(
     "gauge",
     "Requests whose handlers run now.",
     ("http_request_method",),
+)
+CONNECTIONS_OPEN: Final = Metric(
+    "petsage_connections_open", "gauge", "Connections that are open, refused ones among them."
+)
+CONNECTIONS_MAX: Final = Metric(
+    "petsage_connections_max",
+    "gauge",
+    "How many may be open: [server].max_connections, less where there are too few descriptors.",
+)
+IN_FLIGHT: Final = Metric(
+    "petsage_requests_in_flight",
+    "gauge",
+    "Requests whose answers are not out yet; WebSockets count until they are open.",
+)
+REFUSED: Final = Metric(
+    "petsage_requests_refused",
+    "counter",
+    "Requests answered 503 because there were too many, by the setting that says so.",
+    ("limit",),
+)
+TIMED_OUT: Final = Metric(
+    "petsage_timeouts",
+    "counter",
+    "Connections and requests that took too long, by the setting that says so.",
+    ("limit",),
+)
+ACCEPT_FAILURES: Final = Metric(
+    "petsage_accept_failures",
+    "counter",
+    "Times that no connection could be accepted, for want of descriptors or memory.",
 )
 LOG_EMITTED: Final = Metric(
     "petsage_log_records_emitted",
@@ -164,7 +196,8 @@ BUILD: Final = Metric(
 METRICS: Final[Mapping[str, Metric]] = {
     metric.name: metric
     for metric in (
-        *(REQUEST_DURATION, ACTIVE_REQUESTS, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
+        *(REQUEST_DURATION, ACTIVE_REQUESTS, CONNECTIONS_OPEN, CONNECTIONS_MAX, IN_FLIGHT),
+        *(REFUSED, TIMED_OUT, ACCEPT_FAILURES, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
         *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, FEATURE_GENERATION, FEATURE_LOAD),
         *(FEATURE_IN_FLIGHT, FEATURE_REFUSED, CHANGES, CHANGE_SECONDS, GENERATION),
         *(DRAINING, LEAKED, CHECK_STATE, CHECK_AGE, LOOP_LAG),
@@ -290,3 +323,54 @@ def active_name(method: str) -> str:
 
 REQUESTS: Final = web.AppKey("requests", RequestMetrics)
 """The counts in the root application."""
+
+TimeLimit = Literal[
+    "header_timeout_s", "body_timeout_s", "request_timeout_s", "write_timeout_s", "keepalive_s"
+]
+CountLimit = Literal["max_connections", "max_requests_in_flight"]
+
+
+class ConnectionCounts:
+    """The connections of one process and what is in flight on them, and how many there may be.
+
+    Args:
+        max_connections: how many may be open; above them there may be some that are refused.
+        max_requests: how many requests may be in flight.
+
+    Attributes:
+        open: connections, those that are refused among them.
+        in_flight: requests whose answers are not out yet.
+        refused: requests that were answered 503, by the limit that they were above.
+        timed_out: what took too long, by the limit that it took longer than.
+        accept_failures: how often no connection could be accepted.
+        is_crowded: whether connections are being refused; until there is room again.
+    """
+
+    __slots__ = (
+        *("accept_failures", "in_flight", "is_crowded", "max_connections", "max_requests"),
+        *("open", "refused", "timed_out"),
+    )
+
+    def __init__(self, max_connections: int, max_requests: int) -> None:
+        self.max_connections = max_connections
+        self.max_requests = max_requests
+        self.open = 0
+        self.in_flight = 0
+        self.refused: dict[CountLimit, int] = dict.fromkeys(get_args(CountLimit), 0)
+        self.timed_out: dict[TimeLimit, int] = dict.fromkeys(get_args(TimeLimit), 0)
+        self.accept_failures = 0
+        self.is_crowded = False
+
+    @property
+    def max_surplus(self) -> int:
+        """How many connections may be open above the most, to be told that they are too many."""
+        return surplus_above(self.max_connections)
+
+
+def surplus_above(max_connections: int) -> int:
+    """How many connections there may be above the most: a quarter, and 256 at the most."""
+    return min(256, max(16, max_connections // 4))
+
+
+CONNECTIONS: Final = web.AppKey("connections", ConnectionCounts)
+"""The counts of connections in the root application."""

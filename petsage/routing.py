@@ -25,7 +25,7 @@ from aiohttp.web_urldispatcher import (
 )
 from yarl import URL
 
-from petsage.answers import begin, fail, is_unstored, must_pass, respond_to
+from petsage.answers import begin, fail, in_place_of, is_unstored, must_pass, respond_to
 from petsage.context import RequestContext
 from petsage.errors import NOTHING_HERE, Problem
 from petsage.feature import CompiledRoute, Run
@@ -356,7 +356,8 @@ async def _answer(
         answer = await match.run(request)
         if answer.__class__ is not JsonResponse:
             _require_answer(answer)
-    except BaseException as error:
+    except BaseException as raised:
+        error = in_place_of(raised, context) if context.is_overdue else raised
         # SystemExit and KeyboardInterrupt would stop the server; a handler has no right to.
         if must_pass(error):
             if isinstance(error, asyncio.CancelledError):

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
 from aiohttp.http import WSCloseCode
 
+from petsage.accepting import ListeningSite
 from petsage.app import become_ready, create_app, start_folders
 from petsage.catalog import CATALOG
 from petsage.checking import CheckProcess
 from petsage.connection import Runner
+from petsage.descriptors import fit_connections
 from petsage.ending import Ending
 from petsage.entry import ASIDE, Entry
 from petsage.errors import StartError
@@ -28,9 +29,16 @@ from petsage.health import CHECKS, PROCESS_STATE
 from petsage.logs.pipeline import Pipeline
 from petsage.logs.printed import PrintedLines
 from petsage.management import write_token
+from petsage.metrics import CONNECTIONS
 from petsage.settings import ServerSettings, Settings
 from petsage.signals import StopSignals
-from petsage.sockets import is_loopback, refuse_new_connections, take_inherited_sockets, url_of
+from petsage.sockets import (
+    is_loopback,
+    listen,
+    refuse_new_connections,
+    take_inherited_sockets,
+    url_of,
+)
 from petsage.worker import join_threads
 
 if TYPE_CHECKING:
@@ -207,18 +215,19 @@ class _Process:
                 required feature does not serve.
         """
         self._inherited = take_inherited_sockets(os.environ)
+        counts = self._app[CONNECTIONS]
+        counts.max_connections = fit_connections(counts.max_connections)
         await self._runner.setup()
         if not self._inherited:
-            await _bind(self._runner, self._settings.server)
+            await self._take_from(await _bind(self._settings.server))
             self._note_address()
             _log.info("PetSage listens on %s, and loads its features", self._address)
         gc.freeze()  # what is there by now stays, and is looked through no more; features may go
         await start_folders(self._app)
         addresses = [each.getsockname() for each in self._inherited] or self._runner.addresses
         await write_token(self._app, addresses)
-        for each in self._inherited:
-            # The parent's queue is not made shorter.
-            await web.SockSite(self._runner, each, backlog=socket.SOMAXCONN).start()
+        if self._inherited:
+            await self._take_from(self._inherited)
         self._note_address()
         become_ready(self._app)
         gc.enable()
@@ -237,6 +246,10 @@ class _Process:
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
         self._begin_watch()
+
+    async def _take_from(self, sockets: list[socket.socket]) -> None:
+        """Serves what comes on sockets that listen."""
+        await ListeningSite(self._runner, sockets, self._app[CONNECTIONS]).start()
 
     def _begin_watch(self) -> None:
         """Watches the folders of features, where that is wished."""
@@ -305,14 +318,14 @@ async def _turn() -> None:
         await asyncio.sleep(0)
 
 
-async def _bind(runner: Runner, server: ServerSettings) -> None:
-    """Listens on the address of the settings.
+async def _bind(server: ServerSettings) -> list[socket.socket]:
+    """Sockets that listen on the address of the settings.
 
     Raises:
         StartError: it cannot be had.
     """
     try:
-        await web.TCPSite(runner, server.host, server.port).start()
+        return await listen(server.host, server.port)
     except (OSError, OverflowError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise StartError(

@@ -102,8 +102,38 @@ class ServerSettings(Table):
         description="An event loop that stands still for so many milliseconds is logged; 0 for "
         "never.",
     )
+    header_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description="How long a request's head may take to arrive, in seconds: from the connect, "
+        "later from its first byte.",
+    )
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long a request's body may take to arrive, in seconds; longer where at "
+        "least a KiB a second of it comes.",
+    )
+    request_timeout_s: float = Field(
+        60.0,
+        ge=0,
+        description="How long a handler may take until its answer begins, in seconds; 0 for as "
+        "long as it likes.",
+    )
+    write_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="How long a client may take less than a KiB a second of what it is sent, in "
+        "seconds.",
+    )
     keepalive_s: float = Field(
         75.0, gt=0, description="How long an idle connection is kept open, in seconds."
+    )
+    max_connections: int = Field(
+        10_000, ge=1, description="The most connections; on further ones, requests get a 503."
+    )
+    max_requests_in_flight: int = Field(
+        1_000, ge=1, description="The most requests at a time; further ones get a 503."
     )
     max_body_bytes: int = Field(
         1024**2, ge=1, description="The largest request body; a larger one is answered 413."

@@ -1,6 +1,9 @@
 """The sockets that are listened on: inherited ones, their addresses, and their end."""
 
 import array
+import asyncio
+import contextlib
+import errno
 import os
 import socket
 import struct
@@ -78,6 +81,48 @@ def _wrong(descriptor: int, what: str) -> StartError:
         f"LISTEN_FDS hands over descriptor {descriptor}, which {what}",
         fix="hand over stream sockets (TCP or AF_UNIX) that listen, or unset LISTEN_FDS",
     )
+
+
+async def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on an address: one for each that the name stands for.
+
+    `localhost` may stand for one of IPv6 where there is no IPv6; the other one does then.
+
+    Raises:
+        OSError: it is no address of this machine, or is taken.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    with contextlib.ExitStack() as made:
+        for family, _, protocol, _, address in dict.fromkeys(found):
+            try:
+                sockets.append(made.enter_context(_listening(family, protocol, address)))
+            except OSError as error:
+                if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                    raise
+                absent = error
+        if absent is not None and not sockets:
+            raise absent
+        made.pop_all()
+    return sockets
+
+
+def _listening(family: int, protocol: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
+        if sys.platform != "win32":
+            # Else what a former server has left open for a moment would keep the port taken.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+        made.listen(socket.SOMAXCONN)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def url_of(address: Any) -> str:

@@ -886,7 +886,7 @@ async def test_a_part_of_a_request_after_a_direct_answer_keeps_a_connection(star
     await caller.ask(QUICK)
     caller.writer.write(QUICK[:10])
     (connection,) = server.connections
-    await until(lambda: connection._has_part)
+    await until(lambda: connection._part_since)
     assert server.runner.close_idle()
     assert (await caller.ask(QUICK[10:])).status == 200
 

@@ -20,6 +20,7 @@ from petsage.entry import State, Step
 from petsage.health import CHECKS, PROCESS_STATE
 from petsage.metrics import (
     BUCKETS,
+    CONNECTIONS,
     KNOWN_METHODS,
     MAX_SERIES,
     METRICS,
@@ -441,7 +442,7 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
     core = create_app(petsage_settings.model_copy(update={"catalog": catalog}))
     await core[CATALOG].start(core)
     try:
-        keys = (REQUESTS, CATALOG, PROCESS_STATE, CHECKS, READINESS, WATCHDOG)
+        keys = (REQUESTS, CATALOG, PROCESS_STATE, CHECKS, READINESS, WATCHDOG, CONNECTIONS)
         sources = Sources(*(core[key] for key in keys))  # type: ignore[arg-type] # each is of its own type
         body = Exposition().render(sources.snapshot(), "", compress=False).body
     finally:

@@ -11,7 +11,7 @@ from petsage import Feature, FromApp, Media, Request, Routes, StreamResponse
 from petsage.catalog import CATALOG, Catalog
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
 from petsage.management import guarded
-from petsage.metrics import REQUESTS, RequestMetrics
+from petsage.metrics import CONNECTIONS, REQUESTS, ConnectionCounts, RequestMetrics
 from petsage.readiness import READINESS, Readiness
 from petsage.system.samples import Snapshot, Sources
 from petsage.watchdog import WATCHDOG, Watchdog
@@ -124,9 +124,10 @@ async def get_metrics(  # noqa: PLR0917 - each owner of facts is an argument
     checks: Annotated[CheckRunner, FromApp(CHECKS)],
     readiness: Annotated[Readiness, FromApp(READINESS)],
     watchdog: Annotated[Watchdog, FromApp(WATCHDOG)],
+    connections: Annotated[ConnectionCounts, FromApp(CONNECTIONS)],
 ) -> StreamResponse:
     """Everything that is counted, in Prometheus' text format, or OpenMetrics by `Accept`."""
-    sources = Sources(requests, catalog, state, checks, readiness, watchdog)
+    sources = Sources(requests, catalog, state, checks, readiness, watchdog, connections)
     return await asyncio.to_thread(
         exposition.render,
         sources.snapshot(),

@@ -12,6 +12,7 @@ from petsage.health import CheckRunner, Phase, ProcessState
 from petsage.logs.pipeline import installed_pipeline
 from petsage.logs.sinks import Account
 from petsage.metrics import (
+    ACCEPT_FAILURES,
     ACTIVE_REQUESTS,
     BUCKETS,
     BUILD,
@@ -19,6 +20,8 @@ from petsage.metrics import (
     CHANGES,
     CHECK_AGE,
     CHECK_STATE,
+    CONNECTIONS_MAX,
+    CONNECTIONS_OPEN,
     DRAINING,
     FEATURE_GENERATION,
     FEATURE_IN_FLIGHT,
@@ -26,6 +29,7 @@ from petsage.metrics import (
     FEATURE_REFUSED,
     FEATURE_STATE,
     GENERATION,
+    IN_FLIGHT,
     LEAKED,
     LOG_EMITTED,
     LOG_LOST,
@@ -38,8 +42,11 @@ from petsage.metrics import (
     LOOP_STALLED,
     LOOP_STALLS,
     PHASE,
+    REFUSED,
     REQUEST_DURATION,
+    TIMED_OUT,
     WATCHDOG_FAILURES,
+    ConnectionCounts,
     Metric,
     Observed,
     RequestMetrics,
@@ -125,6 +132,7 @@ class Sources:
     checks: CheckRunner
     readiness: Readiness
     watchdog: Watchdog
+    connections: ConnectionCounts
 
     def snapshot(self) -> Snapshot:
         """What is counted and known now; nothing is run or asked for it."""
@@ -134,6 +142,7 @@ class Sources:
             features.setdefault(entry.name, entry)  # of two of a name, the first is the one
         samples = [
             *((ACTIVE_REQUESTS, (method,), count) for method, count in active),
+            *_connection_samples(self.connections),
             *((PHASE, (phase,), phase == self.state.phase) for phase in get_args(Phase)),
             *_feature_samples(features.values()),
             *_change_samples(self.catalog, features.values()),
@@ -142,6 +151,15 @@ class Sources:
             *_log_samples(),
         ]
         return Snapshot(tuple(self.requests.observed()), tuple(samples))
+
+
+def _connection_samples(counts: ConnectionCounts) -> Iterator[Sample]:
+    yield CONNECTIONS_OPEN, (), counts.open
+    yield CONNECTIONS_MAX, (), counts.max_connections
+    yield IN_FLIGHT, (), counts.in_flight
+    yield ACCEPT_FAILURES, (), counts.accept_failures
+    yield from ((REFUSED, (limit,), count) for limit, count in counts.refused.items())
+    yield from ((TIMED_OUT, (limit,), count) for limit, count in counts.timed_out.items())
 
 
 def _feature_samples(entries: Iterable[Entry]) -> Iterator[Sample]:
