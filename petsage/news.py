@@ -51,6 +51,12 @@ def tell_setback(candidate: Candidate, setback: Setback, goes_on: Served | None)
     return change_of(candidate, "refused" if goes_on is not None else step, goes_on)
 
 
+def tell_duplicate(candidate: Candidate, serves: Served | None) -> Change:
+    """That a folder has the name of one in an earlier folder, and what serves under that name."""
+    _log.error("Feature %s is set aside: %s", printable(candidate.name), candidate.errors[0])
+    return change_of(candidate, "failed", serves)
+
+
 def tell_removed(name: str) -> Change:
     """That a feature is gone."""
     _log.info("Feature %s was removed", printable(name))

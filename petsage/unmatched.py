@@ -1,9 +1,12 @@
 """What the settings say of features that are not there."""
 
+import logging
 from collections.abc import Collection
 
 from petsage.errors import Finding, Severity, did_you_mean
 from petsage.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 def find_unmatched(settings: Settings, names: Collection[str]) -> list[Finding]:
@@ -34,3 +37,19 @@ def find_unmatched(settings: Settings, names: Collection[str]) -> list[Finding]:
         for name, place, how, level in said
         if name not in names
     ]
+
+
+def warn_of_unmatched(settings: Settings, names: Collection[str]) -> None:
+    """Logs what the settings name and is not there: folders of features, and features.
+
+    Args:
+        settings: as `find_unmatched`, and `[catalog].folders`.
+        names: what the folders of features are called.
+    """
+    for folder in settings.catalog.folders:
+        if not folder.is_dir():
+            _log.warning("There is no folder %s to find features in", folder)
+    for finding in find_unmatched(settings, names):
+        if finding.level == "warning":  # an error ends the start, and says so there
+            problem = f"{finding.problem[:1].upper()}{finding.problem[1:]}"
+            _log.warning("%s; %s", problem, finding.fix)

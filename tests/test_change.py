@@ -18,8 +18,8 @@ from weakref import ref
 
 import pytest
 
-from petsage import catalog as catalog_module
 from petsage import current as current_module
+from petsage import departures
 from petsage.app import create_app
 from petsage.catalog import CATALOG, Catalog
 from petsage.checking import CheckFailed, CheckProcess
@@ -788,9 +788,9 @@ async def test_what_is_refused_spoils_no_right_change_of_others(live):
 
 
 async def test_a_disabled_folder_is_shown_as_long_as_it_is_there(live):
-    settings = live.catalog._settings
+    settings = live.catalog._reader._settings
     catalog = settings.catalog.model_copy(update={"disabled": ["off"]})
-    live.catalog._settings = settings.model_copy(update={"catalog": catalog})
+    live.catalog._reader._settings = settings.model_copy(update={"catalog": catalog})
     live.says("off", "x")
     assert await live.steps() == {}
     assert live.entry("off").state == "disabled"
@@ -1067,7 +1067,7 @@ async def test_a_folder_that_is_renamed_serves_its_routes_without_a_gap(checked)
     (checked.folder / "pets").rename(checked.folder / "animals")
     refresh = asyncio.create_task(checked.steps())
     held = await gate.reached()
-    await asyncio.sleep(catalog_module._TOGETHER_S * 1.5)
+    await asyncio.sleep(departures._TOGETHER_S * 1.5)
     assert await checked.get("pets") == "two"
     gate.open(held)
     said = set()
@@ -1081,7 +1081,7 @@ async def test_a_folder_that_is_renamed_serves_its_routes_without_a_gap(checked)
 async def test_what_is_gone_waits_only_so_long_for_what_comes_with_it(
     checked, monkeypatch, is_renamed
 ):
-    monkeypatch.setattr(catalog_module, "_RENAMED_S", 0.1)
+    monkeypatch.setattr(departures, "_RENAMED_S", 0.1)
     to = checked.folder if is_renamed else checked.folder.parent
     (checked.folder / "pets").rename(to / "animals")
     is_changed = next_swap(checked)

@@ -24,7 +24,8 @@ ROWS = [
     *("worker", "check_messages", "check_attempt", "check_process", "checking"),
     # From a feature to what serves, and to its end.
     *("entry", "setback", "feature_report", "lifespan", "leavings", "making", "retirement"),
-    *("current", "news", "unmatched", "catalog"),
+    *("current", "news", "unmatched", "ledger", "folder_reader", "outcome", "taking_up"),
+    *("departures", "catalog_view", "catalog"),
     # What operators ask, and the features of the core that answer.
     *("watchdog", "token_file", "management", "readiness", "system"),
     # The application, its connections, the process.
