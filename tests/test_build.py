@@ -1,13 +1,16 @@
 """Whole builds: what is told, what is left, and what a running server makes of it.
 
 A whole build takes seconds, so most is asked of one, which runs beside a server and beside other
-builds, where builds were killed before.
+builds, where builds were killed before, and where everything else is wrong.
+
+Over 300 lines because what is asked of one build is in one place.
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -23,7 +26,7 @@ from petsage.builder.building import build, draft
 from petsage.builder.events import BuildError, Event
 from petsage.builder.removal import remove_feature
 from petsage.builder.request import FeatureRequest
-from tests.conftest import ROOT, ServerProcess, clean_environment
+from tests.conftest import ROOT, ServerProcess, clean_environment, write_feature
 from tests.workspaces import tree
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -50,12 +53,41 @@ done = asyncio.run(
 )
 sys.exit(not done)
 """
+HOSTILE = {
+    "PETSAGE_SERVER__HOST": "192.0.2.1",
+    "petsage_logs__level": "ERROR",
+    "PYTEST_ADDOPTS": "--no-such-option",
+    "MYPYPATH": "/nowhere",
+    "RUFF_OUTPUT_FORMAT": "github",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONWARNINGS": "error",
+    "FORCE_COLOR": "1",
+}
+"""An environment that no tool is to go by."""
+COMMAND = f"""
+import json, os, sys
+from pathlib import Path
+from petsage.cli import main
+
+def look(event, arguments):
+    'Notes what the folder holds before each lock, the last of which is that for its move.'
+    if event == "fcntl.flock":
+        built = next(Path("features").glob(".petsage-build-smoke_test-*/features/smoke_test"), None)
+        if built is not None:
+            held = sorted(str(path.relative_to(built)) for path in built.rglob("*"))
+            Path("held.json").write_text(json.dumps(held))
+
+sys.addaudithook(look)
+os.environ.update({HOSTILE!r})
+os.environ.pop("PYTHONPYCACHEPREFIX", None)  # bytecode, if any is written, comes beside the sources
+main(["build", "smoke_test", "--description", "verify logs", "--json"])
+"""
 SMOKE_TEST: dict[str, Any] = {"feature": "smoke_test", "description": "verify logs"}
 
 
-def start_builder(project) -> Any:
+def start_builder(project, code) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-c", RUN], cwd=project, env=clean_environment(), text=True,
+        [sys.executable, "-c", code], cwd=project, env=clean_environment(), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -63,9 +95,9 @@ def start_builder(project) -> Any:
 class Builder:
     """A build in a process of its own, in `project`; each event that it has told is in `told`."""
 
-    def __init__(self, project, request):
+    def __init__(self, project, request, code=RUN):
         self.told = []
-        self._process = start_builder(project)
+        self._process = start_builder(project, code)
         # One that does not end fails its test, and does not keep it for ever.
         self._timer = threading.Timer(LONG_S, self._process.kill)
         self._timer.start()
@@ -76,7 +108,7 @@ class Builder:
     def until(self, label):
         """Reads what it tells until that is told."""
         for line in self._process.stdout:
-            self.told.append(json.loads(line))
+            self.told.append(event_of(line))
             if self.told[-1]["label"] == label:
                 return self.told[-1]
         raise AssertionError(f"it ended before {label}: {self._process.stderr.read()}")
@@ -99,7 +131,7 @@ class Builder:
 
     def end(self):
         """Its exit code, once it has ended."""
-        self.told += [json.loads(line) for line in self._process.stdout]
+        self.told += [event_of(line) for line in self._process.stdout]
         errors = self._process.stderr.read()
         assert errors == "", errors
         return self._process.wait(LONG_S)
@@ -113,6 +145,15 @@ class Builder:
 
     def texts(self, label):
         return [event["text"] for event in self.told if event["label"] == label]
+
+
+def event_of(line):
+    """An event as `RUN` tells it, of a line of it or of the command."""
+    told = json.loads(line)
+    if "event" not in told:
+        return told
+    name, text = told.pop("event"), told.pop("text")
+    return {"label": name.upper().replace("_", " "), "text": text, "data": told}
 
 
 def descendants(pid):
@@ -176,8 +217,13 @@ class Built:
     def __init__(self, project):
         self.project = project
         self.features = project / "features"
-        (self.features / "taken").mkdir(parents=True)
-        (self.features / "taken" / "__init__.py").write_text(TAKEN)
+        write_feature(project, "taken", TAKEN)
+        write_feature(project, "broken", "import no_such_package_anywhere")
+        for folder in (project, self.features):
+            (folder / "conftest.py").write_text("raise SystemExit('of the project')")
+        (project / "ruff.toml").write_text("line-length = 20\nexclude = ['*']")
+        (project / "mypy.ini").write_text("[mypy]\nno_such_option = true")
+        (project / ".gitignore").write_text("*")
         self.server = ServerProcess(project, (), {})
         self.killed = [
             Builder(project, {"feature": "smoke_test", "description": "killed early"}),
@@ -188,12 +234,17 @@ class Built:
         self.killed[1].until("FILES")
         self.orphans = self.killed[1].until_children()
         self.killed[1].kill()
-        self.left = sorted(path.name for path in self.features.iterdir())
+        self.left = self.names()
         self.build()
+
+    def names(self):
+        """What is in the folder of features, other than what was there before all."""
+        there = {"broken", "conftest.py", "taken"}
+        return sorted({path.name for path in self.features.iterdir()} - there)
 
     def build(self):
         """Runs the good one; another of the same name, and one that fails, while it runs."""
-        self.good = Builder(self.project, SMOKE_TEST)
+        self.good = Builder(self.project, None, COMMAND)
         self.good.until("FILES")
         probe = {"kind": "probe", "path": "/taken"}
         self.clashing = Builder(
@@ -222,7 +273,7 @@ def built(tmp_path_factory):
 
 
 def test_a_good_build_tells_each_step_in_its_order(built):
-    assert built.codes["good"] == 0
+    assert built.codes["good"] == 0, built.good.texts("REASON")
     told = [(event["label"], event["text"]) for event in built.good.told]
     assert told[:8] == [
         ("STATUS", "PROCESSING PAYLOAD"),
@@ -242,10 +293,12 @@ def test_a_good_build_tells_each_step_in_its_order(built):
         ("STATUS", "BUILD COMPLETE"),
         ("FEATURE", "smoke_test in features/smoke_test"),
     ]
-    assert built.good.texts("TRY") == [
-        f"curl -i {ADDRESS}/api/v1/smoke-test",
-        f"curl -i {ADDRESS}/api/v1/smoke_test",
+    urls = [
+        "http://192.0.2.1:8000/api/v1/smoke-test",
+        "http://192.0.2.1:8000/api/v1/smoke_test",
     ]
+    assert built.good.texts("TRY") == [f"curl -i {url}" for url in urls]
+    assert [each["data"]["url"] for each in built.good.told if each["label"] == "TRY"] == urls
 
 
 def test_the_figures_that_it_tells_are_those_of_what_it_has_built(built):
@@ -259,8 +312,22 @@ def test_the_figures_that_it_tells_are_those_of_what_it_has_built(built):
     for label in ("CHECKED", "TESTED", "PROBED"):
         assert events[label]["text"] in events["ASSESSMENT"]["text"]
         assert events["ASSESSMENT"]["data"][label.lower()] == events[label]["data"]
-    assert events["TESTED"]["data"]["tests"] >= 3
-    assert events["PROBED"]["data"]["endpoints"] == 2
+    checked, tested, probed = (events[name]["data"] for name in ("CHECKED", "TESTED", "PROBED"))
+    sources = [data for within, data in files.items() if within.endswith(".py")]
+    rows = sum(data.count(b"\n") for data in sources)
+    assert (checked["files"], checked["lines"]) == (len(sources), rows) == (4, rows)
+    assert events["CHECKED"]["text"] == (
+        f"4 Python files, {rows} lines: `petsage check`, ruff and mypy find nothing "
+        f"({checked['took_s']:.1f} s)"
+    )
+    tests = files["tests/test_smoke_test.py"].count(b"async def test_")
+    assert tested["tests"] == tests >= 3
+    assert events["TESTED"]["text"] == f"{tests} tests passed ({tested['took_s']:.1f} s)"
+    assert (probed["endpoints"], probed["lines"]) == (2, 2)
+    assert events["PROBED"]["text"] == (
+        "2 endpoints answered, 2 log lines found by marker, OpenAPI valid "
+        f"({probed['took_s']:.1f} s)"
+    )
     times = events["TIME"]["data"]
     assert 0 < times["own_s"] < times["took_s"]
 
@@ -277,13 +344,32 @@ def test_what_it_builds_is_the_feature_that_this_repository_has_to_the_byte(buil
     }
 
 
+def test_no_tool_leaves_anything_in_the_folder(built):
+    held = json.loads((built.project / "held.json").read_text())
+    assert held == sorted(tree(built.features / "smoke_test"))
+
+
+def test_the_guide_has_every_event_that_is_told_and_shows_what_is_said(built):
+    guide = (ROOT / "docs" / "building.md").read_text(encoding="utf-8")
+    labels = [event["label"] for event in built.good.told]
+    table = guide.partition("\n| event | when | and has |\n")[2].partition("\n\n")[0]
+    named = {
+        name.upper().replace("_", " ")
+        for row in table.splitlines()[1:]
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert set(labels) <= named
+    shown = guide.partition("STATUS: PROCESSING")[2].partition("```")[0]
+    lines = [line.partition(":")[0] for line in shown.splitlines()[1:] if line[:1].isupper()]
+    assert lines == labels[1:]
+
+
 def test_what_killed_builds_left_is_swept_and_their_children_have_ended(built):
     assert [name.rpartition("-")[0] for name in built.left] == [
         ".petsage-build-killed",
         ".petsage-build-smoke_test",
-        "",
     ]
-    assert sorted(path.name for path in built.features.iterdir()) == ["smoke_test", "taken"]
+    assert built.names() == ["smoke_test"]
     assert len(built.orphans) >= 3
     assert all_end(built.orphans)
 
@@ -327,7 +413,7 @@ def test_what_was_built_is_taken_back_and_served_no_more(built):
         page_folder=built.project / "docs" / "features", force=False, tell=told.append,
     )  # fmt: skip
     assert told[0].text == "UNDO COMPLETE"
-    assert [path.name for path in built.features.iterdir()] == ["taken"]
+    assert built.names() == []
     built.server.wait_for(tells_of_a_change)
     assert built.server.get("/api/v1/smoke-test")[0] == 404
 

@@ -1,6 +1,7 @@
 """What has to be true of a feature before it is said to be built, and the processes that find out.
 
-The feature is the smoke test as it is; each fault is one edit of it.
+The feature is the smoke test as it is; each fault is one edit of it. That it passes without one,
+whatever is around it, a whole build shows (`test_build.py`).
 
 Over 300 lines because every fault is made once, and every way in which a process may end.
 """
@@ -17,7 +18,6 @@ import tomllib
 from collections.abc import Callable, Coroutine, Iterator
 from configparser import ConfigParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,68 +95,6 @@ async def failure(work: Any) -> BuildError:
     with pytest.raises(BuildError) as raised:
         await work
     return raised.value
-
-
-# What is right passes, whatever is around it.
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory, bytecode_of_tools: None) -> SimpleNamespace:
-    """The smoke test, checked, tested and probed side by side, where everything else is wrong."""
-    project = tmp_path_factory.mktemp("good")
-    staged = Staged(project)
-    write_feature(project, "broken", "import no_such_package_anywhere")
-    write_feature(project, "hello", HELLO)
-    (project / "conftest.py").write_text("raise SystemExit('of the project')")
-    (project / "features" / "conftest.py").write_text("raise SystemExit('of the project')")
-    (project / "ruff.toml").write_text("line-length = 20\nexclude = ['*']")
-    (project / "mypy.ini").write_text("[mypy]\nno_such_option = true")
-    (project / ".gitignore").write_text("*")
-    before = staged.files()
-    hostile = {
-        "PETSAGE_SERVER__HOST": "192.0.2.1",
-        "petsage_catalog__folders": '["nowhere"]',
-        "PYTEST_ADDOPTS": "--no-such-option",
-        "MYPYPATH": "/nowhere",
-        "RUFF_OUTPUT_FORMAT": "github",
-        "PYTHONOPTIMIZE": "2",
-        "PYTHONWARNINGS": "error",
-        "FORCE_COLOR": "1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, text in hostile.items():
-            patch.setenv(name, text)
-        patch.chdir(project)
-        results = asyncio.run(side_by_side(staged.check(), staged.test(), staged.probe()))
-    checked, tested, probed = results
-    return SimpleNamespace(
-        checked=checked, tested=tested, probed=probed, before=before, after=staged.files()
-    )
-
-
-def test_a_good_feature_is_checked_in_figures(good):
-    lines = sum(text.count(b"\n") for name, text in good.before.items() if name.endswith(".py"))
-    assert (good.checked.files, good.checked.lines) == (4, lines)
-    assert str(good.checked).startswith(
-        f"4 Python files, {lines} lines: `petsage check`, ruff and mypy find nothing ("
-    )
-
-
-def test_a_good_feature_is_tested_in_figures(good):
-    tests = good.before["features/smoke_test/tests/test_smoke_test.py"].count(b"async def test_")
-    assert good.tested.tests == tests
-    assert str(good.tested) == f"{tests} tests passed ({good.tested.took_s:.1f} s)"
-
-
-def test_a_good_feature_is_probed_in_figures(good):
-    assert (good.probed.endpoints, good.probed.lines) == (2, 2)
-    assert str(good.probed).startswith(
-        "2 endpoints answered, 2 log lines found by marker, OpenAPI valid ("
-    )
-
-
-def test_no_tool_leaves_anything_in_the_folder(good):
-    assert good.after == good.before
 
 
 # Each fault is found by whom it concerns.

@@ -20,8 +20,10 @@ from typing import IO, Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from petsage.builder.building import draft
 from petsage.builder.request import FeatureRequest, Probe
 from petsage.builder.request_reader import read_request
+from petsage.builder.workspace import open_workspace
 from petsage.cli import main
 from tests.conftest import ROOT, clean_environment
 
@@ -417,87 +419,66 @@ class TestDisplay:
         assert typed(TERM="dumb").splitlines() == LINES
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """A project with a feature that was built in it, and what was told."""
-    project = tmp_path_factory.mktemp("built") / "project"
-    project.mkdir()
-    result = run(project, *ASKED, "--tag", "Queues", "--version", "1.2.0", "--json")
-    assert result.returncode == 0, result.stdout
-    return project, events(result)
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A project with a feature that was made by the builder and put in its place."""
+    project = tmp_path / "built"
+    asked = read_request(
+        ASKED[0], {"description": ASKED[2], "tags": ["Queues"], "version": "1.2.0"}
+    )
+    with open_workspace(project / "features", asked.feature) as workspace:
+        workspace.write(draft(asked))
+        workspace.publish(project / "docs" / "features" / f"{asked.feature}.md")
+    return project
 
 
 class TestBuilt:
-    def test_each_step_is_told_in_its_order(self, built):
-        _, told = built
-        assert [each["event"] for each in told] == [
-            *("status", "agent", "action", "decoding_complete", "feature_request", "description"),
-            *("requirements", "action", "files", "checked", "tested", "probed", "status"),
-            *("feature", "assessment", "time", "try", "try"),
-        ]
-        statuses = [each["text"] for each in told if each["event"] == "status"]
-        assert statuses == ["PROCESSING PAYLOAD", "BUILD COMPLETE"]
-        assert [each["url"] for each in told if each["event"] == "try"] == [
-            "http://127.0.0.1:8000/api/v1/queue-watch",
-            "http://127.0.0.1:8000/api/v1/queue_watch",
-        ]
-
-    def test_it_stands_in_the_first_folder_of_features_and_its_page_in_docs(self, built):
-        project, told = built
-        (files,) = (each["files"] for each in told if each["event"] == "files")
-        written = files_in(project / "features" / "queue_watch")
-        assert {each["path"]: each["bytes"] for each in files} == {
-            path: len(data) for path, data in written.items()
-        }
-        assert files_in(project / "docs") == {"features/queue_watch.md": written["README.md"]}
-        assert [each.name for each in (project / "features").iterdir()] == ["queue_watch"]
-
-    def test_a_dry_run_of_its_record_shows_the_same_files_and_writes_nothing(self, call, built):
-        project, _ = built
-        before = files_in(project)
-        record = str(project / "features" / "queue_watch" / "feature.toml")
-        told = events(call(project, record, "--dry-run", "--json"))
-        shown = {each["path"]: each["content"].encode() for each in told if each["event"] == "file"}
-        assert shown == {path: data for path, data in before.items() if path.startswith("features")}
-        assert [each["path"] for each in told if each["event"] == "page"] == [
-            "docs/features/queue_watch.md"
-        ]
-        assert told[-1] == {"event": "status", "text": "DRY RUN COMPLETE"}
-        assert files_in(project) == before
+    def test_a_dry_run_of_its_record_or_flags_shows_the_same_files_and_writes_nothing(
+        self, call, built
+    ):
+        before = files_in(built)
+        record = str(built / "features" / "queue_watch" / "feature.toml")
+        for asked in ((record,), (*ASKED, "--tag", "Queues", "--version", "1.2.0")):
+            told = events(call(built, *asked, "--dry-run", "--json"))
+            assert {
+                each["path"]: each["content"].encode() for each in told if each["event"] == "file"
+            } == {path: data for path, data in before.items() if path.startswith("features")}
+            assert [each["path"] for each in told if each["event"] == "page"] == [
+                "docs/features/queue_watch.md"
+            ]
+            assert told[-1] == {"event": "status", "text": "DRY RUN COMPLETE"}
+            assert files_in(built) == before
 
     def test_a_dry_run_shows_people_each_file_as_it_would_be(self, call, built, tmp_path):
-        project, _ = built
         where = tmp_path / "elsewhere"
-        record = str(project / "features" / "queue_watch" / "feature.toml")
+        record = str(built / "features" / "queue_watch" / "feature.toml")
         out = call(tmp_path, record, "--dry-run", "--output", str(where)).stdout
         assert "PAGE: " not in out
-        for path, data in files_in(project / "features" / "queue_watch").items():
+        for path, data in files_in(built / "features" / "queue_watch").items():
             assert f"FILE: {where}/queue_watch/{path}\n{data.decode()}" in out
-        assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [built]
 
     def test_it_is_not_built_again(self, call, built):
-        project, _ = built
-        before = files_in(project)
-        told = events(call(project, *ASKED, "--json"))
+        before = files_in(built)
+        told = events(call(built, *ASKED, "--json"))
         assert told[-1]["event"] in {"fix", "detail"}
         (failed,) = (each for each in told if each["text"] == "BUILD FAILED")
         assert failed["stage"] == "prepare"
-        assert files_in(project) == before
+        assert files_in(built) == before
 
     def test_an_undo_refuses_what_was_edited_and_removes_what_was_not(self, call, built):
-        project, _ = built
-        routes = project / "features" / "queue_watch" / "routes.py"
+        routes = built / "features" / "queue_watch" / "routes.py"
         source = routes.read_bytes()
         routes.write_bytes(source + b"\n")
-        refused = call(project, "--undo", "queue_watch")
+        refused = call(built, "--undo", "queue_watch")
         assert refused.returncode == 1
         assert refused.stdout.startswith("STATUS: UNDO FAILED\nSTAGE: undo\nREASON: ")
         assert "routes.py" in refused.stdout
         routes.write_bytes(source)
 
-        told = events(call(project, "--undo", "queue_watch", "--json"))
+        told = events(call(built, "--undo", "queue_watch", "--json"))
         assert told[0] == {"event": "status", "text": "UNDO COMPLETE"}
-        assert files_in(project) == {}
+        assert files_in(built) == {}
 
 
 class TestGuide:
@@ -518,14 +499,3 @@ class TestGuide:
         path.write_text(example, encoding="utf-8")
         asked = read_request(str(path), {})
         assert asked.model_dump(exclude_none=True) == tomllib.loads(example)
-
-    def test_it_has_every_event_that_is_told(self, built):
-        _, told = built
-        rows = " ".join(self.rows("| event | when | and has |"))
-        assert {each["event"] for each in told} <= set(re.findall(r"`(\w+)`", rows))
-
-    def test_it_shows_what_is_said(self, built):
-        shown = DOCS.partition("STATUS: PROCESSING")[2].partition("```")[0]
-        labels = [line.partition(":")[0] for line in shown.splitlines()[1:] if line[:1].isupper()]
-        told = [each["event"].replace("_", " ").upper() for each in built[1]]
-        assert labels == told[1:]
