@@ -143,7 +143,7 @@ async def test_a_required_feature_that_no_longer_serves_fails(pets, tmp_path):
     await pets.root[CATALOG].refresh()
     answer = await pets.get("/readyz?verbose")
     assert answer.status == 503
-    assert b"[-]feature.pets failed: there is no such feature\n" in answer.body
+    assert b"[-]feature.pets failed: there is no such feature" in answer.body
 
 
 async def test_a_required_sink_that_does_not_write_fails(pets, petsage_settings):

@@ -31,7 +31,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
     interpreter = folder / "bin" / "python"
-    install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile", str(wheel)]
     pip = [sys.executable, "-m", "pip", "--python", str(interpreter)]
     subprocess.run([*pip, *install], check=True)
     # A line of a .pth file adds a folder without reading that folder's own .pth files, and so
