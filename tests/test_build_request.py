@@ -369,7 +369,7 @@ class TestWhateverItIs:
     def test_text_that_is_nearly_toml_or_json(self, text):
         read_or_refused("-", text.encode())
 
-    @ANYTHING
+    @settings(ANYTHING, max_examples=60)  # each takes many draws
     @given(st.dictionaries(st.sampled_from(NAMES) | TEXTS, VALUES, max_size=6))
     def test_json(self, value):
         read_or_refused("-", json.dumps(value).encode())
