@@ -173,7 +173,8 @@ def start_server(project: Path) -> Iterator[StartServer]:
 @pytest.fixture(scope="session")
 def warm_command(bytecode_apart: None) -> Iterator[WarmCommand]:
     """A process that has `petsage` imported, for all tests."""
-    command = WarmCommand("petsage", "petsage.cli")
+    imports = ("petsage.cli", "petsage.survey", "petsage.log_search", "rich.table")
+    command = WarmCommand("petsage", *imports)
     yield command
     command.end()
 

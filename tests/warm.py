@@ -5,6 +5,7 @@ a start itself does (signals amid the imports, streams that are closed, encoding
 that start processes of their own.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -131,6 +132,8 @@ if __name__ == "__main__":
     sys.path[0] = ""
     for each in imported:
         importlib.import_module(each)
+    gc.collect()
+    gc.freeze()  # to look through all of it at its end takes a command longer than most of them do
     if (asked := _serve(own)) is not None:
         _become(asked)
         runpy.run_module(name, run_name="__main__", alter_sys=True)
