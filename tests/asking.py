@@ -13,6 +13,7 @@ from typing import Any
 from tests.changing import Changes
 
 PATIENCE_S = 900.0
+REST_S = 0.002  # between two questions that have no pace: without it they take all of a core
 
 
 @dataclass
@@ -216,6 +217,7 @@ class Asking:
             for name in itertools.cycle(("guest", "lodger")):
                 if self._is_over:
                     return
+                await asyncio.sleep(REST_S)
                 moves, served = changes.moves, changes.visiting[name]
                 answer = await self._try(connection, "visitor", "GET", name)
                 if answer is None:
@@ -233,6 +235,7 @@ class Asking:
         """Asks for what is never changed, and for what is never there."""
         async with self._connection() as connection:
             while not self._is_over:
+                await asyncio.sleep(REST_S)
                 still = await self._try(connection, "still", "GET", "still/some")
                 nobody = await self._try(connection, "nobody", "GET", "nobody/at/all")
                 if still is None or nobody is None:
