@@ -27,7 +27,7 @@ from petsage.builder.events import BuildError, Event
 from petsage.builder.removal import remove_feature
 from petsage.builder.request import FeatureRequest
 from tests.conftest import ROOT, ServerProcess, clean_environment, write_feature
-from tests.workspaces import tree
+from tests.workspaces import FILES, tree
 
 ADDRESS = "http://127.0.0.1:8000"
 LONG_S = 120.0
@@ -510,6 +510,25 @@ def test_a_page_that_is_somebody_s_is_refused(tmp_path):
     assert not done
     assert reason(told)[0] == "prepare"
     assert tree(tmp_path) == {"smoke_test.md": b"mine"}
+
+
+def test_what_comes_beside_it_while_it_is_checked_is_looked_at_before_it_is_published(tmp_path):
+    rival = tmp_path / "features" / "rival"
+    told: list[Event] = []
+
+    def tell(event):
+        told.append(event)
+        if event.label == "PROBED":  # the last check has ended
+            rival.mkdir()
+            source = FILES["__init__.py"].replace(b"/hello/{name}", b"/smoke-test")
+            source = source.replace(b"name: str", b"").replace(b": name}", b": ''}")
+            (rival / "__init__.py").write_bytes(source)
+
+    done, _ = built_here(tmp_path / "features", tell=tell)
+    assert not done
+    assert "`rival`" in reason(told)[1] or "`smoke_test`" in reason(told)[1]
+    assert reason(told)[::2] == ["check", "change one of the two paths"]
+    assert [path.name for path in (tmp_path / "features").iterdir()] == ["rival"]
 
 
 def test_a_folder_that_takes_nothing_is_told(tmp_path):

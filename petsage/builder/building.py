@@ -2,14 +2,16 @@
 
 import asyncio
 import dataclasses
+import shlex
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from petsage.builder import probing, verification
-from petsage.builder.comparison import require_free, require_no_page
+from petsage.builder.comparison import features_in, require_free, require_no_page
 from petsage.builder.events import BuildError, Event, Stage, Tell, tell_failure
 from petsage.builder.formatting import formatted
 from petsage.builder.interruption import Interrupted, cancelling, raising
@@ -124,9 +126,9 @@ class _Making:
         page = None if self._page_folder is None else self._page_folder / f"{plan.name}.md"
         with open_workspace(self._folder, plan.name) as workspace:
             files = await self._write(request, workspace, page)
+            seen = self._neighbours()
             results = await self._verify(plan, workspace)
-            self._stage = "publish"
-            place = workspace.publish(page)
+            place = await self._publish(workspace, page, seen)
         self._tell_success(plan, place, files, results)
 
     async def _write(
@@ -151,7 +153,7 @@ class _Making:
         The first that fails ends the others.
         """
         feature, scratch = workspace.feature, workspace.scratch
-        beside = [each for each in (self._folder, *self._beside) if each.is_dir()]
+        beside = self._folders()
         ways: dict[Stage, tuple[str, Callable[[Path], Coroutine[Any, Any, object]]]] = {
             "check": (
                 "CHECKED",
@@ -179,6 +181,30 @@ class _Making:
             raise _first(errors) from None
         return results
 
+    async def _publish(self, workspace: Workspace, page: Path | None, seen: list[Path]) -> Path:
+        """Puts it in its place; what has come beside it since it was checked is looked at first."""
+        while True:
+            self._stage = "publish"
+            place = workspace.publish(page, partial(self._is_among, seen))
+            if place is not None:
+                return place
+            self._stage, seen = "check", self._neighbours()
+            await verification.look_beside(
+                workspace.feature, beside=self._folders(), scratch=workspace.scratch / "check"
+            )
+
+    def _neighbours(self) -> list[Path]:
+        """The features that it will serve with."""
+        return features_in(self._folders(), self._stage)
+
+    def _is_among(self, seen: list[Path]) -> bool:
+        """Whether it will serve with these, and no others."""
+        return self._neighbours() == seen
+
+    def _folders(self) -> list[Path]:
+        """The folders of features that are there."""
+        return [each for each in (self._folder, *self._beside) if each.is_dir()]
+
     def _tell_success(
         self, plan: Plan, place: Path, files: list[dict[str, Any]], results: Mapping[str, Any]
     ) -> None:
@@ -202,7 +228,7 @@ class _Making:
         for path in paths:
             if path is not None:
                 url = f"{self._address}{_MOUNT}{path}"
-                self._tell(Event("TRY", f"curl -i {url}", {"url": url}))
+                self._tell(Event("TRY", f"curl -i {shlex.quote(url)}", {"url": url}))
 
     def tell_end(self, problem: str) -> None:
         """Tells that it was ended from outside."""

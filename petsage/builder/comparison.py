@@ -2,12 +2,26 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from petsage.builder.events import BuildError, Stage
 from petsage.builder.record import RECORD, hash_of
+from petsage.errors import StartError
 from petsage.listing import is_noise
+from petsage.loader import find_folders
+
+
+def features_in(folders: Iterable[Path], stage: Stage) -> list[Path]:
+    """The features that are there.
+
+    Raises:
+        BuildError: one of the folders cannot be read.
+    """
+    try:
+        return list(find_folders(folders))
+    except StartError as error:
+        raise BuildError(error.problem, fix=error.fix, stage=stage) from None
 
 
 def holds(path: Path, data: bytes) -> bool:

@@ -5,14 +5,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from petsage.builder.comparison import differences, holds
+from petsage.builder.comparison import differences, features_in, holds
 from petsage.builder.disk import as_build_error
 from petsage.builder.events import BuildError, Event, Tell
 from petsage.builder.record import RECORD, Record, hash_of, read_record, write_record
 from petsage.builder.workspace import README, open_removal, sweep
 from petsage.errors import did_you_mean
 from petsage.inspection import inspect_sources, name_flaw
-from petsage.loader import find_folders
 from petsage.snapshot import take_snapshot
 
 
@@ -116,7 +115,7 @@ def _edits(feature: Path, record: Record, page: Path | None) -> Iterator[str]:
 
 def _require_unused(name: str, folders: Sequence[Path]) -> None:
     """Refuses where another feature needs it, as far as sources tell without being run."""
-    for other in find_folders(folders):
+    for other in features_in(folders, "undo"):
         if other.name != name and name in _needed_by(other):
             raise BuildError(
                 f"{other} needs {name}, and would serve no more",

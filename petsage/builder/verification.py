@@ -124,6 +124,15 @@ async def check(
     return Checked(len(sources), lines, time.perf_counter() - started)
 
 
+async def look_beside(feature: Path, *, beside: Sequence[Path], scratch: Path) -> None:
+    """Looks at a feature anew among those that are there; the arguments are those of `check`.
+
+    Raises:
+        BuildError: it clashes with one of them.
+    """
+    await Toolbox("check", feature, scratch, LIMIT_S).look_beside(beside)
+
+
 async def test(
     feature: Path,
     *,

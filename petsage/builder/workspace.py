@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -94,11 +94,17 @@ class Workspace:
                 sync(each)
         self._hashes = {within: hash_of(data) for within, data in files.items()}
 
-    def publish(self, page: Path | None) -> Path:
+    def publish(
+        self, page: Path | None, is_up_to_date: Callable[[], bool] = lambda: True
+    ) -> Path | None:
         """Puts the feature in its place, and its README where its page is to be: both or neither.
 
+        Args:
+            page: where its page is to be; None for nowhere.
+            is_up_to_date: whether what was checked is still so; asked where nobody else publishes.
+
         Returns:
-            Where the feature is.
+            Where the feature is; None where it is not up to date, and everything is as before.
 
         Raises:
             BuildError: something is in its place or the page's, it is not what was written, the
@@ -109,6 +115,8 @@ class Workspace:
         with locked(self.folder, "publish"), as_build_error("publish", self.folder):
             self._require_unchanged()
             require_free(target, "publish")
+            if not is_up_to_date():
+                return None
             if page is not None:
                 self._keep_page(page)
             try:
