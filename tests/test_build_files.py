@@ -402,6 +402,17 @@ def test_formatting_leaves_the_strings_and_ruff_finds_nothing(request):
         assert shape_of(source) == shape_of(before[name]), name
 
 
+def test_each_path_fits_before_its_message_however_long_the_two_are():
+    probes = [
+        {"kind": "probe", "path": f"/{length:0>{length}}", "message": "m" * (n * 60 + 10)}
+        for length in range(74, 86)
+        for n in range(3)
+    ]
+    for part in (probes[::3], probes[1::3], probes[2::3]):
+        plan = plan_of(request_of(feature="a", requirements=part))
+        formatted(render(plan), "a")  # it looks for itself what ruff finds
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     text=nasty_texts,

@@ -15,7 +15,7 @@ from petsage.builder.caller import MARKER, Answer, ask
 from petsage.builder.children import Child, environment, guarded, running, side_by_side
 from petsage.builder.events import BuildError
 from petsage.builder.plan import Plan, PlannedProbe
-from petsage.builder.toolbox import AT_FAULT
+from petsage.builder.toolbox import AT_FAULT, BUSY, KILLED
 from petsage.log_reader import parse_line
 from petsage.log_search import MarkerSearch, SearchError
 from petsage.worker import in_thread
@@ -28,6 +28,7 @@ _JSON: Final = "application/json"
 _METHODS: Final = ("GET", "HEAD")
 _TROUBLE: Final = frozenset(("WARNING", "ERROR", "CRITICAL"))
 _SHOWN_LINES: Final = 50
+_HEARD_S: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
     """
     started = time.perf_counter()
     probing = _Probing(plan, feature, scratch)
-    fault = None
+    fault, fix = None, AT_FAULT
     try:
         async with running(
             guarded("petsage", "serve"),
@@ -85,20 +86,29 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
                     await server.wait()
             except TimeoutError:
                 fault = f"the server did not come up, answer and stop within {limit_s:g} s"
+                fix = BUSY
             except (_Fault, SearchError) as found:
                 fault = str(found)
             except (OSError, HTTPException) as error:
                 fault = f"the server cannot be asked: {type(error).__name__}: {error}"
+            was_ended = fault is not None and await _ends(server)
     except OSError as error:
-        raise _failed(f"petsage serve cannot be started: {error.strerror}") from error
+        raise BuildError(
+            f"petsage serve cannot be started: {error.strerror}",
+            fix="look at the machine, and try again",
+            stage="probe",
+        ) from error
     ended = server.result()
     trouble = probing.trouble()
-    if fault is None and ended.code != 0:
+    if was_ended and (ended.code or 0) < 0:  # whatever it was asked then: somebody has killed it
+        fault, fix = f"the server {ended.how}", KILLED
+    elif fault is None and ended.code != 0:
         fault = f"the server {ended.how} when it was told to stop"
     if fault is None and trouble:
         fault = f"the server logs what somebody would have to look at: {trouble[0]}"
     if fault is not None:
-        raise _failed(fault, (*trouble, *ended.errors.splitlines()[-_SHOWN_LINES:]))
+        details = (*trouble, *ended.errors.splitlines()[-_SHOWN_LINES:])
+        raise BuildError(fault, fix=fix, stage="probe", details=details)
     count = len(plan.probes) + (plan.receipt_path is not None)
     return Probed(count, probing.found, time.perf_counter() - started)
 
@@ -292,5 +302,11 @@ def _parsed(answer: Answer) -> Any:
         raise _Fault(f"{answer}, which is no JSON") from None
 
 
-def _failed(problem: str, details: tuple[str, ...] = ()) -> BuildError:
-    return BuildError(problem, fix=AT_FAULT, stage="probe", details=details)
+async def _ends(server: Child) -> bool:
+    """Whether a server that has stopped answering has ended: that is heard of a little later."""
+    try:
+        async with asyncio.timeout(_HEARD_S):
+            await server.wait()
+    except TimeoutError:
+        return False
+    return True

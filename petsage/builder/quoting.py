@@ -30,7 +30,7 @@ def width_of(text: str) -> int:
     return sum(1 if each.isascii() else 3 if each == _WIDEST else 2 for each in text)
 
 
-def literal(text: str, *, lead: str = "", indent: int = 0) -> str:
+def literal(text: str, *, lead: str = "", indent: int = 0, behind: str = ",") -> str:
     """A Python expression that is the text, behind `lead`.
 
     One that does not fit into a line becomes several literals in parentheses, those of a call
@@ -40,10 +40,11 @@ def literal(text: str, *, lead: str = "", indent: int = 0) -> str:
         text: what the expression comes to, to the letter.
         lead: what stands before it on its line: `summary=`, or `print(`, which is closed.
         indent: how far the line is indented.
+        behind: what stands behind it on its line.
     """
     opening, closing = ("", ")") if lead.endswith("(") else ("(", "")
     whole = f"{lead}{_string(text)}{closing}"
-    if indent + width_of(whole) < COLUMNS:  # and a comma
+    if indent + width_of(whole) + len(behind) <= COLUMNS:
         return whole
     margin = " " * (indent + _INDENT)
     lines = "".join(f"{margin}{each}\n" for each in _pieces(text, COLUMNS - len(margin)))

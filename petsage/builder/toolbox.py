@@ -12,6 +12,9 @@ from petsage.builder.events import BuildError, Stage
 AT_FAULT: Final = "report it together with the request: what the builder writes is at fault"
 """What to do about a feature that is not right, where its request was."""
 
+BUSY: Final = "try again when the machine has less to do"
+KILLED: Final = "see that the machine has memory to spare, and try again"
+
 _FOLDERS: Final = "PETSAGE_CATALOG__FOLDERS"
 # A line for each feature that is there, and for each finding.
 _SURVEY_BYTES: Final = 16 * 1024**2
@@ -139,14 +142,14 @@ class Toolbox:
         if ended.code is None:
             return BuildError(
                 f"{tool} did not end within {self._limit_s:g} s",
-                fix="try again when the machine has less to do",
+                fix=BUSY,
                 stage=self._stage,
                 details=lines,
             )
         if ended.code < 0:
             return BuildError(
                 f"{tool} {ended.how}",
-                fix="see that the machine has memory to spare, and try again",
+                fix=KILLED,
                 stage=self._stage,
                 details=lines,
             )
