@@ -327,6 +327,29 @@ async def test_a_probe_finds(staged, edit, words, detail):
     assert detail in "\n".join(error.details)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_server_that_somebody_ends_is_told_as_such(staged, number):
+    staged.edit("routes.py", "import logging\n", "import logging, os\n")
+    staged.edit("routes.py", "    receipt =", f"    os.kill(os.getpid(), {number})\n    receipt =")
+
+    error = await failure(staged.probe())
+
+    if number == signal.SIGKILL:
+        assert error.problem == "the server was ended by SIGKILL"
+        assert "memory" in error.fix
+    else:  # it ends in order, amid the questions
+        assert error.problem != "the server was ended by SIGTERM"
+
+
+async def test_what_a_sandbox_forbids_the_server_is_no_fault_of_the_feature(staged):
+    told = 'logging.getLogger("petsage.server").{}("may be reset")\n    receipt ='
+    staged.edit("routes.py", "receipt =", told.format("warning"))
+    assert (await staged.probe()).endpoints == 2
+
+    staged.edit("routes.py", ".warning(", ".error(")
+    assert "ERROR petsage.server: may be reset" in (await failure(staged.probe())).problem
+
+
 async def test_a_server_that_does_not_come_up_in_time_is_ended(staged, alive):
     hang = f"async def lifespan(app):\n    runpy.run_path({str(alive.module)!r})\n    yield\n"
     staged.edit("__init__.py", "from petsage", "import runpy\n\nfrom petsage")
@@ -340,6 +363,7 @@ async def test_a_server_that_does_not_come_up_in_time_is_ended(staged, alive):
 
     assert alive.is_gone()
     assert error.problem.startswith("the server did not come up, answer and stop within ")
+    assert error.fix == "try again when the machine has less to do"
 
 
 async def test_a_body_in_the_answer_to_head_is_seen():

@@ -90,6 +90,7 @@ def test_what_its_tests_leave_in_its_folder_does_not_come_along(features):
         (cache / "test_hello.cpython-311.pyc").write_bytes(b"1")
         place = workspace.publish(None)
 
+    assert place is not None
     assert sorted(path for path in tree(place) if tree(place)[path] is not None) == sorted(FILES)
 
 
@@ -333,6 +334,45 @@ def test_a_full_disk_is_told_and_nothing_stays(tmp_path):
     assert failed.startswith("write: ")
     assert failed.endswith("No space left on device; fix: make room on that disk")
     assert built == "built"
+
+
+@needs_mounts
+def test_a_disk_that_is_full_while_it_is_checked_is_told_and_no_tool_is_blamed(tmp_path):
+    out = run(
+        MOUNTS
+        + """
+    import asyncio
+    from petsage.builder.building import build as build_whole
+    from petsage.builder.request import FeatureRequest
+
+    mount(top / "features", "256k")
+    filler = top / "features" / ".filler"
+
+    def tell(event):
+        if event.label == "FILES":
+            with filler.open("wb", buffering=0) as file:
+                try:
+                    while file.write(bytes(4096)):
+                        pass
+                except OSError:
+                    pass
+        elif event.label in {"STATUS", "REASON", "FIX"}:
+            print(event.text)
+
+    asyncio.run(build_whole(
+        lambda: FeatureRequest(feature="hello", description="x"), folder=top / "features",
+        page_folder=None, address="http://127.0.0.1:8000", tell=tell,
+    ))
+    assert list(tree(top / "features")) == [".filler"]
+    """,
+        tmp_path,
+        namespace=True,
+    )
+    assert out.splitlines()[1:] == [
+        "BUILD FAILED",
+        f"{tmp_path / 'features'}: No space left on device",
+        "make room on that disk",
+    ]
 
 
 @needs_mounts

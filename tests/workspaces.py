@@ -41,7 +41,9 @@ def build(
     with open_workspace(folder, "hello") as workspace:
         workspace.write(files)
         meanwhile(workspace)
-        return workspace.publish(page)
+        place = workspace.publish(page)
+    assert place is not None
+    return place
 
 
 def is_complete(feature: Path) -> bool:

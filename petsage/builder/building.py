@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from petsage.builder import probing, verification
 from petsage.builder.comparison import features_in, require_free, require_no_page
+from petsage.builder.disk import as_build_error, require_room
 from petsage.builder.events import BuildError, Event, Stage, Tell, tell_failure
 from petsage.builder.formatting import formatted
 from petsage.builder.interruption import Interrupted, cancelling, raising
@@ -178,6 +179,8 @@ class _Making:
                     results[label] = result
                     self._tell(Event(label, str(result), _figures(result)))
         except BaseExceptionGroup as errors:
+            with as_build_error(self._stage, self._folder):  # each tool tells it in its own way
+                require_room(workspace.root)
             raise _first(errors) from None
         return results
 

@@ -15,6 +15,8 @@ from petsage.builder.events import BuildError, Stage
 # A lock is held for milliseconds; a system that is stuck is not waited for.
 _WAIT_S: Final = 10.0
 _LOOK_S: Final = 0.02
+# A tool that has ended may have given back so much of what it did not get more of.
+_SOME_BYTES: Final = 64 * 1024
 
 _ELSEWHERE: Final = "name another folder with --output"
 _ROOM: Final[Mapping[int, str]] = {
@@ -122,6 +124,20 @@ def write_new(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):  # what fails in the middle of a file names none
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def require_room(folder: Path) -> None:
+    """Returns where a disk takes a file of some size.
+
+    Raises:
+        OSError: it does not.
+    """
+    path = folder / "room"
+    try:
+        write_new(path, bytes(_SOME_BYTES))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror) from error  # its place is the disk
+    path.unlink()
 
 
 def sync(folder: Path) -> None:

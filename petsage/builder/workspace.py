@@ -245,7 +245,10 @@ def _opened(folder: Path, name: str, stage: Stage, made: list[Path] | None) -> I
             if made is not None:
                 require_free(folder / name, stage)
                 _require_safe(folder)
-            root.mkdir(mode=0o700)
+            try:
+                root.mkdir(mode=0o700)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(folder)) from error
             kept.callback(_clean_up, root)
             root.chmod(0o700)
             lock = try_lock(root)
