@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
 import typer
 
-from petsage.builder.events import BuildError, Event, Tell, tell_failure
+from petsage.builder.events import BuildError, Event, Stage, Tell, tell_failure
 from petsage.errors import PetSageError, StartError
 from petsage.running_server import listening_url
 from petsage.settings import load_settings
@@ -171,24 +171,31 @@ def _told(
 ) -> bool:
     """Does it, tells it, and says whether it is done."""
     from petsage.build_display import Output, open_display
+    from petsage.builder.interruption import Interrupted, raising
     from petsage.builder.verification import require_tools
 
+    what = "UNDO" if undo is not None else "DRY RUN" if dry_run else "BUILD"
     output = Output()
     with open_display(output, as_json=as_json) as display:
         try:
             require_tools()  # before anything is imported that needs them
+            is_done = True
             if undo is not None:
-                _undo(undo, places, display.tell, force=force)
-                is_done = True
+                with raising() as begin:
+                    _undo(undo, places, display.tell, begin, force=force)
             elif dry_run:
-                _show(request, flags, places, display.tell)
-                is_done = True
+                with raising():
+                    _show(request, flags, places, display.tell)
             else:
                 is_done = _build(request, flags, places, display.tell)
         except BuildError as error:
-            what = "UNDO" if undo is not None else "DRY RUN" if dry_run else "BUILD"
             tell_failure(what, error, display.tell)
             is_done = False
+        except Interrupted as interrupted:
+            stage: Stage = "undo" if undo is not None else "decode"
+            problem = f"it was interrupted by {interrupted.name}"
+            tell_failure(what, BuildError(problem, fix="run it again", stage=stage), display.tell)
+            raise typer.Exit(interrupted.exit_code) from None
     return is_done and not output.is_lost
 
 
@@ -230,7 +237,9 @@ def _show(request: str | None, flags: Mapping[str, Any], places: _Places, tell: 
     tell(Event("STATUS", "DRY RUN COMPLETE"))
 
 
-def _undo(name: str, places: _Places, tell: Tell, *, force: bool) -> None:
+def _undo(
+    name: str, places: _Places, tell: Tell, begin: Callable[[], None], *, force: bool
+) -> None:
     from petsage.builder.removal import remove_feature
 
     remove_feature(
@@ -240,4 +249,5 @@ def _undo(name: str, places: _Places, tell: Tell, *, force: bool) -> None:
         beside=places.beside,
         force=force,
         tell=tell,
+        begin=begin,
     )

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -18,8 +19,9 @@ def end_quietly() -> None:
     """Lets a signal end the process at once, for as long as nothing has begun.
 
     Most of a start is imports, and a signal amid them would be a traceback or a death by signal:
-    it ends with 0 when it is told to stop, and with 130 at Ctrl-C. What somebody else has set
-    stays, and so does everything where Python runs no more than a library of ours.
+    it ends with 130 at Ctrl-C, and where it is told to stop, with 0 if it is to serve, which it
+    does no more, and with 143 if it is to do something, which it has not done. What somebody else
+    has set stays, and so does everything where Python runs no more than a library of ours.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -50,7 +52,13 @@ def is_command() -> bool:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    os._exit(INTERRUPTED if number == signal.SIGINT else 0)
+    os._exit(0 if number == signal.SIGTERM and _is_service() else 128 + number)
+
+
+def _is_service() -> bool:
+    """Whether the command is `serve`; `run.py` knows no other."""
+    words = (word for word in sys.argv[1:] if not word.startswith("-"))
+    return Path(sys.argv[0]).name == "run.py" or next(words, None) == "serve"
 
 
 class StopSignals:

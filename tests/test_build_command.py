@@ -1,6 +1,7 @@
 """`petsage build`, as people and machines run it."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -224,6 +225,28 @@ class TestRefused:
         assert (told[0]["text"], told[0]["stage"]) == ("UNDO FAILED", "undo")
         assert list(project.iterdir()) == []
 
+    def test_a_signal_ends_an_undo_that_waits_for_another_process(self, project):
+        features = project / "features"
+        features.mkdir()
+        lock = os.open(features, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen(
+            [sys.executable, "-m", "petsage", "build", "--undo", "hello"],
+            cwd=project,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while not catches(process.pid, signal.SIGHUP):  # which imports do not
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=LIMIT_S)
+        os.close(lock)
+        assert (process.returncode, err) == (143, "")
+        assert out.startswith("STATUS: UNDO FAILED\nSTAGE: undo\nREASON: it was interrupted by ")
+        assert list(project.iterdir()) == [features]
+
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
     def test_a_signal_ends_it_while_it_waits_for_its_request(self, project, number, code):
         with subprocess.Popen(
@@ -244,6 +267,13 @@ class TestRefused:
         assert out.startswith("STATUS: BUILD FAILED\n")
         assert err == ""
         assert list(project.iterdir()) == []
+
+
+def catches(pid, number):
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 class TestOutput:

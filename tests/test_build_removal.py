@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 
 from petsage.builder.events import BuildError, Event
+from petsage.builder.interruption import Interrupted, raising
 from petsage.builder.record import RECORD, write_record
 from petsage.builder.removal import remove_feature
 from petsage.builder.request import FeatureRequest
@@ -42,6 +44,23 @@ def refused(place, match, *, force=False, **options):
     assert caught.value.stage == "undo"
     assert tree(place.parent.parent) == before
     return caught.value
+
+
+def test_a_signal_ends_a_removal_before_it_has_begun_and_not_after(place, page):
+    before = tree(place.parent.parent)
+    with pytest.raises(Interrupted), raising():
+        remove(place, begin=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert tree(place.parent.parent) == before
+
+    with raising() as finish:
+
+        def begin():
+            finish()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        assert remove(place, begin=begin)[0] == ("STATUS", "UNDO COMPLETE")
+    assert not place.exists()
+    assert not page.exists()
 
 
 def test_a_feature_and_its_page_are_removed_and_nothing_else(place, page):

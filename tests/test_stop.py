@@ -351,6 +351,7 @@ STARTS = {
     "module": [sys.executable, "-m", "petsage", "serve", "--port", "0"],
     "run.py": [sys.executable, f"{ROOT}/run.py"],
     "command": [sys.executable, f"{sys.prefix}/bin/petsage", "serve", "--port", "0"],
+    "what is not done then": [sys.executable, "-m", "petsage", "build", "serve"],
 }
 
 
@@ -374,7 +375,9 @@ def test_a_signal_amid_imports_ends_it_without_a_word(project, start, number):
     process.send_signal(number)
 
     assert process.communicate(timeout=20) == (b"", b"")
-    assert process.returncode == (0 if number == signal.SIGTERM else 130)
+    assert process.returncode == (
+        130 if number == signal.SIGINT else 143 if "build" in STARTS[start] else 0
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])

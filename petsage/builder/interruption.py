@@ -37,8 +37,11 @@ class Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def raising() -> Iterator[None]:
-    """A signal raises `Interrupted` amid what blocks, such as reading from a terminal."""
+def raising() -> Iterator[Callable[[], None]]:
+    """A signal raises `Interrupted` amid what blocks, such as reading from a terminal.
+
+    Once what this gives is called, signals change nothing: what has begun is done to its end.
+    """
     came = threading.Event()
 
     def take(number: int, _: FrameType | None) -> None:
@@ -47,7 +50,7 @@ def raising() -> Iterator[None]:
             raise Interrupted(number)
 
     with _taken(lambda number: signal.signal(number, take)), _insisting(came):
-        yield
+        yield came.set
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import ast
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from petsage.builder.comparison import differences, features_in, holds
@@ -23,6 +23,7 @@ def remove_feature(
     force: bool,
     tell: Tell,
     beside: Sequence[Path] = (),
+    begin: Callable[[], None] = lambda: None,
 ) -> None:
     """Removes a feature that the builder made, and its page.
 
@@ -33,6 +34,7 @@ def remove_feature(
         force: whether it is removed though files were edited, or others need it.
         tell: is called with each event.
         beside: the other folders of features, whose features may need it.
+        begin: is called before anything changes; from then on it is not to be interrupted.
 
     Raises:
         BuildError: it was not built, is not there or is a link; or, without `force`, a file is not
@@ -50,6 +52,7 @@ def remove_feature(
             _require_unused(name, [folder, *beside])
             _require_unedited(feature, record, page)
         count = sum(len(files) for _, _, files in os.walk(feature))
+        begin()
         workspace.take_out(page)
     tell(Event("STATUS", "UNDO COMPLETE"))
     tell(Event("FEATURE", f"{name} is removed", {"feature": name, "folder": str(feature)}))
