@@ -100,6 +100,18 @@ async def failure(work: Any) -> BuildError:
 # Each fault is found by whom it concerns.
 
 
+async def test_a_folder_that_is_reached_by_a_link_makes_no_difference(staged, tmp_path):
+    (tmp_path / "link").symlink_to(staged.features)
+    within = staged.feature.relative_to(staged.features)
+    feature, scratch = tmp_path / "link" / within, staged.scratch
+    beside = [tmp_path / "link"]
+
+    checked = await verification.check(feature, beside=beside, scratch=scratch)
+
+    assert checked.files == 4
+    assert (await verification.test(feature, scratch=scratch)).tests == 4
+
+
 async def test_what_petsage_check_finds_is_told_with_its_place_and_fix(staged):
     staged.edit("routes.py", "async def get_receipt", "def get_receipt")
 

@@ -34,7 +34,8 @@ class Toolbox:
     def __init__(self, stage: Stage, feature: Path, scratch: Path, limit_s: float) -> None:
         self._stage: Stage = stage
         self._name = feature.name
-        self.root = feature.absolute().parent.parent
+        # Tools compare what they are given with their own folder, which has no link in it.
+        self.root = feature.resolve().parent.parent
         self.scratch = scratch.absolute()
         self._limit_s = limit_s
 

@@ -171,7 +171,7 @@ async def test(
 
 def _read_sources(feature: Path) -> tuple[list[Path], int]:
     """A feature's Python files, and how many lines they have."""
-    sources = sorted(feature.absolute().rglob("*.py"))
+    sources = sorted(feature.resolve().rglob("*.py"))
     return sources, sum(len(source.read_bytes().splitlines()) for source in sources)
 
 
