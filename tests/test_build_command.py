@@ -150,6 +150,14 @@ class TestUse:
         Draft202012Validator.check_schema(schema)
         assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
         assert schema["title"] == "FeatureRequest"
+        right = {"feature": "a", "description": "x", "tags": ["x"]}
+        probe = {"kind": "probe", "message": "x", "summary": "x", "tags": ["x"]}
+        assert Draft202012Validator(schema).is_valid({**right, "requirements": [probe]})
+        for wrong in (
+            *({**right, key: value} for key, value in (("description", " "), ("tags", [" "]))),
+            *({**right, "requirements": [{**probe, key: " "}]} for key in ("message", "summary")),
+        ):
+            assert not Draft202012Validator(schema).is_valid(wrong)
         assert schema["description"]
         assert schema["$defs"]["Probe"]["properties"]["kind"]["const"] == "probe"
         for fields in (schema["properties"], schema["$defs"]["Probe"]["properties"]):

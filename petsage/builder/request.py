@@ -45,7 +45,11 @@ def _require_line(value: str) -> str:
 
 
 _Line = AfterValidator(_require_line)
-Tag = Annotated[str, Field(min_length=1, max_length=50), _Line]
+_SEEN: Final = {
+    "minLength": 1,
+    "pattern": r"\S",
+}  # of what a line may not hold, what a schema knows
+Tag = Annotated[str, Field(max_length=50, json_schema_extra=_SEEN), _Line]
 Tags = Annotated[list[Tag], Field(min_length=1, max_length=10)]
 
 
@@ -69,12 +73,12 @@ class Probe(_Asked):
         description="Its path below `/api/v1`; `/<name-with-dashes>` where left out.",
         examples=["/health/queue"],
     )
-    message: Annotated[str, Field(max_length=1000), _Line] | None = Field(
+    message: Annotated[str, Field(max_length=1000, json_schema_extra=_SEEN), _Line] | None = Field(
         None,
         description="What each call logs, at INFO.",
         examples=["Queue probe executed successfully. Verifying logging pipeline."],
     )
-    summary: Annotated[str, Field(max_length=120), _Line] | None = Field(
+    summary: Annotated[str, Field(max_length=120, json_schema_extra=_SEEN), _Line] | None = Field(
         None, description="What it does, in a few words.", examples=["Probe the queue"]
     )
     tags: Tags | None = Field(
@@ -98,7 +102,7 @@ class FeatureRequest(_Asked):
         examples=["smoke_test"],
     )
     description: Annotated[
-        str, BeforeValidator(_fold), Field(min_length=1, max_length=1000), _Line
+        str, BeforeValidator(_fold), Field(max_length=1000, json_schema_extra=_SEEN), _Line
     ] = Field(description="What it is for.", examples=["verify logs"])
     tags: Tags = Field(["System"], description="The tags of its endpoints in the document.")
     version: str = Field(
