@@ -156,7 +156,9 @@ def _places(output: Path | None) -> _Places:
             fix='set it to ["features"], or name a folder with --output',
         )
     folder, *beside = folders
-    return _Places(folder, folder.parent / "docs" / "features", beside, address)
+    # Of `.` and `..`, the parent is not what stands above.
+    above = folder.parent if folder.name.strip(".") else folder / ".."
+    return _Places(folder, above / "docs" / "features", beside, address)
 
 
 def _told(

@@ -228,6 +228,17 @@ class TestRefused:
         assert "DRY RUN FAILED" in result.stdout.splitlines()[0]
         assert "call it `bad`" in result.stdout
 
+    @pytest.mark.parametrize(
+        ("folder", "page"),
+        [(".", "../docs/features/a.md"), ("..", "../../docs/features/a.md")],
+    )
+    def test_its_page_stands_beside_the_folder_of_features(
+        self, call, project, monkeypatch, folder, page
+    ):
+        monkeypatch.setenv("PETSAGE_CATALOG__FOLDERS", json.dumps([folder]))
+        told = events(call(project, "a", "--description", "x", "--dry-run", "--json"))
+        assert [event["path"] for event in told if event["event"] == "page"] == [page]
+
     def test_an_undo_of_what_is_not_there_is_refused(self, call, project):
         told = events(call(project, "--undo", "nowhere", "--json"))
         assert (told[0]["text"], told[0]["stage"]) == ("UNDO FAILED", "undo")
