@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import io
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 MARKER: Final = "X-Log-Marker"
 """The header that says which line of the log a call has left."""
@@ -55,6 +55,24 @@ async def ask(port: int, method: str, path: str) -> Answer:
     kind = response.headers.get("Content-Type", "of no type")
     marker = response.headers.get(MARKER, "")
     return Answer(f"{method} {path}", response.status, kind, marker, body)
+
+
+def unlike_schema(body: Any, path: str, document: Any) -> str | None:
+    """What of an answer is not as the document says; None where all of it is."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - of an extra
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 - of an extra
+
+    try:
+        answers = document["paths"][path]["get"]["responses"]
+        schema = answers["200"]["content"]["application/json"]["schema"]
+    except KeyError as missing:
+        return f"/openapi.json has no {missing} on the way to its schema"
+    validator = Draft202012Validator(
+        {**schema, "components": document["components"]},  # what references lead to
+        format_checker=Draft202012Validator.FORMAT_CHECKER,
+    )
+    error = best_match(validator.iter_errors(body))
+    return f"{error.json_path}: {error.message}" if error is not None else None
 
 
 class _Received:

@@ -124,6 +124,10 @@ class Child(asyncio.SubprocessProtocol):
         """Returns when it has ended."""
         await asyncio.wait({self._exited})
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        return bool((await asyncio.wait({self._exited}, timeout=seconds))[0])
+
     def terminate(self) -> None:
         """Tells it, and all that it has started, to end."""
         self._signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
-from petsage.builder.caller import MARKER, Answer, ask
+from petsage.builder.caller import MARKER, Answer, ask, unlike_schema
 from petsage.builder.children import Child, environment, guarded, running, side_by_side
 from petsage.builder.events import BuildError
 from petsage.builder.plan import Plan, PlannedProbe
@@ -30,6 +30,7 @@ _TROUBLE: Final = frozenset(("WARNING", "ERROR", "CRITICAL"))
 # What it warns of is this machine's: a sandbox forbids something that it can do without.
 _OF_MACHINE: Final = ("WARNING", "petsage.server")
 _SHOWN_LINES: Final = 50
+# That a server has ended is heard of a little later than that it does not answer.
 _HEARD_S: Final = 0.2
 
 
@@ -93,7 +94,7 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
                 fault = str(found)
             except (OSError, HTTPException) as error:
                 fault = f"the server cannot be asked: {type(error).__name__}: {error}"
-            was_ended = fault is not None and await _ends(server)
+            was_ended = fault is not None and await server.ends_within(_HEARD_S)
     except OSError as error:
         raise BuildError(
             f"petsage serve cannot be started: {error.strerror}",
@@ -213,7 +214,7 @@ class _Probing:
             _require(not answer.body, str(answer))
         else:
             body = _parsed(answer)
-            wrong = await in_thread(_unlike_schema, body, f"/api/v1{path}", self._document)
+            wrong = await in_thread(unlike_schema, body, f"/api/v1{path}", self._document)
             _require(wrong is None, f"{answer.where} is not answered as documented: {wrong}")
         return answer
 
@@ -274,24 +275,6 @@ def _require_valid(document: Any) -> None:
         raise _Fault(f"/openapi.json is not valid at {place}: {error.message}")
 
 
-def _unlike_schema(body: Any, path: str, document: Any) -> str | None:
-    """What of an answer is not as the document says; None where all of it is."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - of an extra
-    from jsonschema.exceptions import best_match  # noqa: PLC0415 - of an extra
-
-    try:
-        answers = document["paths"][path]["get"]["responses"]
-        schema = answers["200"]["content"][_JSON]["schema"]
-    except KeyError as missing:
-        return f"/openapi.json has no {missing} on the way to its schema"
-    validator = Draft202012Validator(
-        {**schema, "components": document["components"]},  # what references lead to
-        format_checker=Draft202012Validator.FORMAT_CHECKER,
-    )
-    error = best_match(validator.iter_errors(body))
-    return f"{error.json_path}: {error.message}" if error is not None else None
-
-
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise _Fault(otherwise)
@@ -302,13 +285,3 @@ def _parsed(answer: Answer) -> Any:
         return json.loads(answer.body)
     except ValueError:
         raise _Fault(f"{answer}, which is no JSON") from None
-
-
-async def _ends(server: Child) -> bool:
-    """Whether a server that has stopped answering has ended: that is heard of a little later."""
-    try:
-        async with asyncio.timeout(_HEARD_S):
-            await server.wait()
-    except TimeoutError:
-        return False
-    return True
