@@ -229,9 +229,9 @@ class Built:
             Builder(project, {"feature": "smoke_test", "description": "killed early"}),
             Builder(project, {"feature": "killed", "description": "killed while it is checked"}),
         ]
-        self.killed[0].until("FILES")
+        for each in self.killed:  # both are there before one is killed: each sweeps as it begins
+            each.until("FILES")
         self.killed[0].kill()
-        self.killed[1].until("FILES")
         self.orphans = self.killed[1].until_children()
         self.killed[1].kill()
         self.left = self.names()
