@@ -140,7 +140,13 @@ class _Probing:
         What depends on how busy the machine is has so much time that it is no matter here.
         """
         settings: dict[str, dict[str, Any]] = {
-            "server": {"host": "127.0.0.1", "port": 0, "drain_s": 0, "stall_ms": 0},
+            "server": {
+                "host": "127.0.0.1",
+                "port": 0,
+                "drain_s": 0,
+                "stall_ms": 0,
+                "max_connections": 16,  # the machine need not have descriptors for more
+            },
             "catalog": {
                 "folders": [str(self._feature.parent)],
                 "watch": False,
