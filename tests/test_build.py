@@ -429,6 +429,8 @@ def test_a_signal_ends_all_that_it_runs_and_leaves_nothing(tmp_path, start, numb
     children = builder.until_children() if number == signal.SIGTERM else []
     builder.send(number)
     builder.send(number)  # once more changes nothing
+    builder.until("REASON")
+    builder.send(number)  # nor when it ends
 
     assert builder.end() == code
     assert all_end(children)

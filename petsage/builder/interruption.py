@@ -109,18 +109,25 @@ def cancelling() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _taken(take: Callable[[signal.Signals], Any]) -> Iterator[None]:
-    """Has signals taken, and puts back what took them before; one that is ignored stays so."""
+    """Has signals taken, and puts back what took them before; one that is ignored stays so.
+
+    After an interruption they are ignored: the process ends, and is not to be cut short.
+    """
     if threading.current_thread() is not threading.main_thread():  # Python takes none elsewhere
         yield
         return
     takers = ((number, signal.getsignal(number)) for number in _NUMBERS)
     before = {number: taker for number, taker in takers if taker not in {None, signal.SIG_IGN}}
+    after = before
     try:
         for number in before:
             take(number)
         yield
+    except Interrupted:
+        after = dict.fromkeys(before, signal.SIG_IGN)
+        raise
     finally:
-        for number, taker in before.items():
+        for number, taker in after.items():
             with contextlib.suppress(RuntimeError):  # there is no loop
                 asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, taker)
