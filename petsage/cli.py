@@ -220,7 +220,9 @@ def _announce(address: str, entries: "list[Entry]") -> None:
     serving = [each.name for each in entries if each.state == "serving" and not each.system]
     failed = [each.name for each in entries if each.state in ASIDE]
     aside = f"; set aside: {', '.join(failed)} (`petsage check` says why)" if failed else ""
-    typer.echo(f"PetSage serves {', '.join(serving) or 'no feature'} on {address}{aside}", err=True)
+    line = f"PetSage serves {', '.join(serving) or 'no feature'} on {address}{aside}\n"
+    # Past the buffer: what a terminal that has gone leaves there would fail the end of the process.
+    os.write(sys.stderr.fileno(), line.encode(sys.stderr.encoding, "backslashreplace"))
 
 
 def _checked(candidate: "Candidate") -> dict[str, Any]:
