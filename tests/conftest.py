@@ -19,6 +19,10 @@ from tests.warm import WarmCommand
 ROOT = Path(__file__).parent.parent
 START_S = 60
 
+# A shell has what runs in the background ignore it, and each process that a test starts would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class ServerProcess:
     """`petsage serve` on a free port, in a folder of its own; it has said `begin` an address."""
