@@ -4,6 +4,7 @@ Over 300 lines because every kind of text is tried at every place that it comes 
 """
 
 import ast
+import asyncio
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,13 +18,15 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from petsage.builder import quoting
-from petsage.builder.events import BuildError
+from petsage.builder.building import build, draft
+from petsage.builder.events import BuildError, Event
 from petsage.builder.formatting import SETTINGS, formatted
 from petsage.builder.plan import plan_of
 from petsage.builder.record import RECORD, hash_of, read_record, write_record
 from petsage.builder.rendering import render
 from petsage.builder.request import FeatureRequest
 from tests.conftest import ROOT, clean_environment
+from tests.workspaces import tree
 
 OURS = ROOT / "petsage" / "builder"
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -115,18 +118,24 @@ probes = st.fixed_dictionaries(
     {"kind": st.just("probe"), "path": st.sampled_from(PATHS)},
     optional={"message": nasty_texts, "summary": short(120), "tags": tags},
 )
-requests = st.fixed_dictionaries(
-    {
-        "feature": names,
-        "description": nasty_texts.map(lambda text: " ".join(text.split())),
-        "requirements": st.one_of(
-            st.just("none"),
-            probes.map(lambda probe: [probe]),
-            st.lists(probes, min_size=2, max_size=3, unique_by=lambda probe: probe["path"]),
-        ),
-    },
-    optional={"tags": tags, "version": st.sampled_from(["1.0.0", "0.12.3"])},
-).map(FeatureRequest.model_validate)
+
+
+def requests_called(names: st.SearchStrategy[str]) -> st.SearchStrategy[FeatureRequest]:
+    return st.fixed_dictionaries(
+        {
+            "feature": names,
+            "description": nasty_texts.map(lambda text: " ".join(text.split())),
+            "requirements": st.one_of(
+                st.just("none"),
+                probes.map(lambda probe: [probe]),
+                st.lists(probes, min_size=2, max_size=3, unique_by=lambda probe: probe["path"]),
+            ),
+        },
+        optional={"tags": tags, "version": st.sampled_from(["1.0.0", "0.12.3"])},
+    ).map(FeatureRequest.model_validate)
+
+
+requests = requests_called(names)
 
 
 def request_of(**fields: Any) -> FeatureRequest:
@@ -150,13 +159,6 @@ NASTY_SEVERAL = [
 """All of them, of many probes."""
 QUEUE = request_of(feature="queue_watch2", version="1.2.0", requirements=PROBES)
 ONE = request_of(feature="one_probe", requirements=[{"kind": "probe"}])
-
-
-def draft(request: FeatureRequest) -> dict[str, bytes]:
-    """Every file of a feature."""
-    plan = plan_of(request)
-    files = formatted(render(plan), plan.name)
-    return {**files, RECORD: write_record(request, files)}
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> Path:
@@ -596,6 +598,20 @@ filterwarnings = error
 """
 
 
+def pass_their_tests(made, folder, warm_pytest):
+    """Whether the tests of all these features pass, each of which serves its feature."""
+    folders = [write(draft(request), folder / "features" / request.feature) for request in made]
+    (folder / "pytest.ini").write_text(INI)
+    done = warm_pytest.run(
+        ("-q", "-c", "pytest.ini", *map(str, folders)),
+        cwd=folder, env=clean_environment(), stdin="", timeout_s=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    receipts = sum(plan_of(request).receipt_path is not None for request in made)
+    tests = 3 * sum(len(plan_of(request).probes) for request in made) + receipts
+    return f"{tests} passed" in done.stdout
+
+
 def test_the_tests_of_what_was_made_pass_whatever_its_texts_are(tmp_path, warm_pytest):
     several = [PROBES[1], PROBES[2], *NASTY_PROBES[:2], NASTY_PROBES[31]]
     made = [
@@ -605,13 +621,24 @@ def test_the_tests_of_what_was_made_pass_whatever_its_texts_are(tmp_path, warm_p
         request_of(feature="nasty", tags=["'\"\\"], requirements=NASTY_PROBES[9:10]),
         request_of(feature="x_", version="1.2.0", description=NASTY[6], requirements=several),
     ]
-    folders = [write(draft(request), tmp_path / "features" / request.feature) for request in made]
-    (tmp_path / "pytest.ini").write_text(INI)
-    done = warm_pytest.run(
-        ("-q", "-c", "pytest.ini", *map(str, folders)),
-        cwd=tmp_path, env=clean_environment(), stdin="", timeout_s=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    receipts = sum(plan_of(request).receipt_path is not None for request in made)
-    tests = 3 * sum(len(plan_of(request).probes) for request in made) + receipts
-    assert f"{tests} passed" in done.stdout
+    assert pass_their_tests(made, tmp_path, warm_pytest)
+
+
+@settings(max_examples=2, deadline=None)
+@given(made=st.tuples(*(requests_called(st.just(name)) for name in ("a", "queue_watch2", LONG))))
+def test_whatever_is_accepted_serves_and_passes_its_tests(tmp_path_factory, warm_pytest, made):
+    assert pass_their_tests(made, tmp_path_factory.mktemp("made"), warm_pytest)
+
+
+@pytest.mark.stress
+@settings(max_examples=25, deadline=None)
+@given(request=requests)
+def test_whatever_is_accepted_is_built(tmp_path_factory, request):
+    told: list[Event] = []
+    folder = tmp_path_factory.mktemp("built") / "features"
+    building = build(
+        lambda: request, folder=folder, page_folder=None, address="http://x", tell=told.append
+    )
+    assert asyncio.run(building), [f"{event.label}: {event.text}" for event in told]
+    again = write(draft(request), tmp_path_factory.mktemp("again"))
+    assert tree(folder / request.feature) == tree(again)
