@@ -1,4 +1,7 @@
-"""Features checked in a child process, so that nothing that they do touches the server."""
+"""Features checked in a child process, so that nothing that they do touches the server.
+
+A little over 300 lines: what the child may do wrong, and what is made of it, is read together.
+"""
 
 import asyncio
 import contextlib

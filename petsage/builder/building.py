@@ -181,7 +181,7 @@ class _Making:
         except BaseExceptionGroup as errors:
             with as_build_error(self._stage, self._folder):  # each tool tells it in its own way
                 require_room(workspace.root)
-            raise _first(errors) from None
+            raise errors.exceptions[0] from None  # the others were ended for its sake
         return results
 
     async def _publish(self, workspace: Workspace, page: Path | None, seen: list[Path]) -> Path:
@@ -259,14 +259,6 @@ def _amount(files: Sequence[Mapping[str, Any]]) -> str:
 
 def _figures(result: Any) -> dict[str, Any]:
     return dataclasses.asdict(result)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first of what has failed; the others were ended for its sake."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _shown(path: Path) -> str:

@@ -57,6 +57,16 @@ async def ask(port: int, method: str, path: str) -> Answer:
     return Answer(f"{method} {path}", response.status, kind, marker, body)
 
 
+def invalid_part(document: Any) -> str | None:
+    """Where a document is no valid OpenAPI 3.1, and why; None where it is valid."""
+    from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415 - of an extra
+
+    error = next(iter(OpenAPIV31SpecValidator(document).iter_errors()), None)
+    if error is None:
+        return None
+    return f"{'/'.join(map(str, error.absolute_path)) or 'its root'}: {error.message}"
+
+
 def unlike_schema(body: Any, path: str, document: Any) -> str | None:
     """What of an answer is not as the document says; None where all of it is."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - of an extra

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
-from petsage.builder.caller import MARKER, Answer, ask, unlike_schema
+from petsage.builder.caller import MARKER, Answer, ask, invalid_part, unlike_schema
 from petsage.builder.children import Child, environment, guarded, running, side_by_side
 from petsage.builder.events import BuildError
 from petsage.builder.plan import Plan, PlannedProbe
@@ -54,7 +54,11 @@ class Probed:
 
 
 class _Fault(Exception):  # noqa: N818 - said of the feature
-    """Something is not as planned; the words say what."""
+    """Something is not as planned; the words say what, and `fix` what to do."""
+
+    def __init__(self, words: str, fix: str = AT_FAULT) -> None:
+        super().__init__(words)
+        self.fix = fix
 
 
 async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PROBE_S) -> Probed:
@@ -74,7 +78,6 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
     """
     started = time.perf_counter()
     probing = _Probing(plan, feature, scratch)
-    fault, fix = None, AT_FAULT
     try:
         async with running(
             guarded("petsage", "serve"),
@@ -82,18 +85,7 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
             environment=probing.environment,
             on_line=probing.read_line,
         ) as server:
-            try:
-                async with asyncio.timeout(limit_s):
-                    await probing.ask_all(server)
-                    server.terminate()
-                    await server.wait()
-            except TimeoutError:
-                fault = f"the server did not come up, answer and stop within {limit_s:g} s"
-                fix = BUSY
-            except (_Fault, SearchError) as found:
-                fault = str(found)
-            except (OSError, HTTPException) as error:
-                fault = f"the server cannot be asked: {type(error).__name__}: {error}"
+            fault = await _fault_of(probing, server, limit_s)
             was_ended = fault is not None and await server.ends_within(_HEARD_S)
     except OSError as error:
         raise BuildError(
@@ -104,16 +96,35 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
     ended = server.result()
     trouble = probing.trouble()
     if was_ended and (ended.code or 0) < 0:  # whatever it was asked then: somebody has killed it
-        fault, fix = f"the server {ended.how}", KILLED
+        fault = _Fault(f"the server {ended.how}", KILLED)
     elif fault is None and ended.code != 0:
-        fault = f"the server {ended.how} when it was told to stop"
-    if fault is None and trouble:
-        fault = f"the server logs what somebody would have to look at: {trouble[0]}"
+        fault = _Fault(f"the server {ended.how} when it was told to stop")
+    elif fault is None and trouble:
+        fault = _Fault(f"the server logs what somebody would have to look at: {trouble[0]}")
     if fault is not None:
         details = (*trouble, *ended.errors.splitlines()[-_SHOWN_LINES:])
-        raise BuildError(fault, fix=fix, stage="probe", details=details)
+        raise BuildError(str(fault), fix=fault.fix, stage="probe", details=details)
     count = len(plan.probes) + (plan.receipt_path is not None)
     return Probed(count, probing.found, time.perf_counter() - started)
+
+
+async def _fault_of(probing: "_Probing", server: Child, limit_s: float) -> _Fault | None:
+    """What is not as planned when a server is asked everything and told to stop, None if all is."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await probing.ask_all(server)
+            server.terminate()
+            await server.wait()
+    except TimeoutError:
+        words = f"the server did not come up, answer and stop within {limit_s:g} s"
+        return _Fault(words, BUSY)
+    except _Fault as fault:
+        return fault
+    except SearchError as error:
+        return _Fault(str(error))
+    except (OSError, HTTPException) as error:
+        return _Fault(f"the server cannot be asked: {type(error).__name__}: {error}")
+    return None
 
 
 class _Probing:
@@ -183,7 +194,8 @@ class _Probing:
         ready = await self._ask("GET", "/readyz")
         _require(ready.status == 200, str(ready))
         self._document = _parsed(await self._ask("GET", "/openapi.json"))
-        await in_thread(_require_valid, self._document)
+        wrong = await in_thread(invalid_part, self._document)
+        _require(wrong is None, f"/openapi.json is not valid at {wrong}")
         for planned in self._plan.probes:
             for method in _METHODS:
                 self._require_line(planned, await self._ask_endpoint(method, planned.path))
@@ -270,15 +282,6 @@ def _receipt(name: str) -> bytes:
 def _import_validators() -> None:
     for name in ("jsonschema", "openapi_spec_validator"):
         importlib.import_module(name)
-
-
-def _require_valid(document: Any) -> None:
-    from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415 - of an extra
-
-    error = next(iter(OpenAPIV31SpecValidator(document).iter_errors()), None)
-    if error is not None:
-        place = "/".join(map(str, error.absolute_path)) or "its root"
-        raise _Fault(f"/openapi.json is not valid at {place}: {error.message}")
 
 
 def _require(holds: bool, otherwise: str) -> None:
