@@ -311,6 +311,8 @@ def _end(pid: int) -> None:
     """Kills a child with its group, and whatever left that and was inherited by us."""
     _kill(pid)
     deadline = time.monotonic() + _END_S
+    with contextlib.suppress(ChildProcessError):  # its end was seen before
+        _status(pid, _END_S)  # alone, as it mostly is: to look for others takes a while
     while time.monotonic() < deadline:
         try:
             ended, _ = os.waitpid(-1, os.WNOHANG)

@@ -80,7 +80,7 @@ def did_you_mean(name: str, right: Sequence[str]) -> str:
 class FieldProblem(BaseModel):
     """One thing that is wrong with what was sent; never the value itself."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
 
     where: str = Field(
         alias="in",
@@ -98,7 +98,7 @@ class FieldProblem(BaseModel):
 class ProblemDocument(BaseModel):
     """An error, as RFC 9457 describes it."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     type: str = Field("about:blank", description="A URI that names the kind of problem.")
     title: str = Field(description="What the status means.", examples=["Not Found"])

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from petsage.endpoint import Endpoint, compile_endpoint
 from petsage.health import Check
 from petsage.path_template import PathTemplate, likely_names, parse_path
-from petsage.shapes import AnswerTypes
+from petsage.shapes import AnswerTypes, Trust
 from petsage.signature import Flaw, name_of
 
 SETTINGS: Final[web.AppKey[Any]] = web.AppKey("settings", object)
@@ -217,13 +217,14 @@ class CompiledRoute:
 
 
 def compile_feature(
-    feature: Feature, name: str
+    feature: Feature, name: str, *, trust: Trust = "none"
 ) -> tuple[list[CompiledRoute], list[tuple[Place | None, Flaw]]]:
     """Every route of a feature, compiled; and all that is wrong, each with its place if it has one.
 
     Args:
         feature: what the folder's `__init__.py` has.
         name: the feature's name; operation ids begin with it.
+        trust: what is known of its types beforehand.
     """
     wrong_arguments = _feature_flaws(feature)
     flaws: list[tuple[Place | None, Flaw]] = [(feature.place, flaw) for flaw in wrong_arguments]
@@ -232,7 +233,7 @@ def compile_feature(
     middlewares = [each for each in feature.middlewares if callable(each)]
     compiled: list[CompiledRoute] = []
     taken: set[str] = set()
-    types = AnswerTypes()
+    types = AnswerTypes(trust)
     for routes in feature.routes:
         for route in routes.declared if isinstance(routes, Routes) else ():
             path = _route_path(mount, route)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from petsage.entry import Change, Entry, State, Step
 from petsage.errors import Severity, printable
@@ -20,7 +20,13 @@ Text = Annotated[str, BeforeValidator(_plain)]
 """A text that may have the name of a folder or file in it, which need not be UTF-8."""
 
 
-class FindingModel(BaseModel):
+class Report(BaseModel):
+    """What is told; made ready when somebody asks, since a start is to be short."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class FindingModel(Report):
     """One thing that is wrong with a feature."""
 
     id: str = Field(description="Its kind.", examples=["handler-not-async"])
@@ -36,7 +42,7 @@ class FindingModel(BaseModel):
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-class RequestsModel(BaseModel):
+class RequestsModel(Report):
     """The requests of a feature's present generation."""
 
     served: int = Field(description="How many it has answered, failed ones too.", examples=[1204])
@@ -44,7 +50,7 @@ class RequestsModel(BaseModel):
     in_flight: int = Field(description="How many it has in hand.", examples=[2])
 
 
-class RefusedModel(BaseModel):
+class RefusedModel(Report):
     """What lies in a feature's folder and was not taken up; what served before goes on."""
 
     content_hash: str | None = Field(
@@ -57,7 +63,7 @@ class RefusedModel(BaseModel):
     findings: list[FindingModel] = Field(description="Why.")
 
 
-class DrainingModel(BaseModel):
+class DrainingModel(Report):
     """A former generation that has not ended."""
 
     generation: int = Field(description="Its number.", examples=[6])
@@ -66,14 +72,14 @@ class DrainingModel(BaseModel):
     )
 
 
-class LeakedModel(BaseModel):
+class LeakedModel(Report):
     """A former generation that ended and stays in memory."""
 
     generation: int = Field(description="Its number.", examples=[5])
     what: Text = Field(description="What of it is still there.")
 
 
-class FeatureModel(BaseModel):
+class FeatureModel(Report):
     """A feature, and how it is doing."""
 
     name: Text = Field(description="Its folder's name.", examples=["smoke_test"])
@@ -133,7 +139,7 @@ class FeatureModel(BaseModel):
     )
 
 
-class ChangeModel(BaseModel):
+class ChangeModel(Report):
     """What became of one feature that was found different."""
 
     name: Text = Field(description="Its folder's name.", examples=["pets"])
@@ -153,7 +159,7 @@ class ChangeModel(BaseModel):
     findings: list[FindingModel] = Field(description="What is wrong with it.")
 
 
-class ChangesModel(BaseModel):
+class ChangesModel(Report):
     """What looking at the folders changed."""
 
     changes: list[ChangeModel] = Field(

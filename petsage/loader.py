@@ -24,6 +24,7 @@ from petsage.feature import Feature, compile_feature
 from petsage.inspection import Inspection, inspect_sources, name_flaw
 from petsage.listing import is_folder, is_ignored
 from petsage.ordering import failed_need, put_in_order, sort_by_needs, unknown_need
+from petsage.shapes import Trust
 from petsage.side_effects import ProcessState
 from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, ImportedModules, Snapshot, take_snapshot
@@ -33,7 +34,7 @@ def load_core(system: Mapping[str, Feature]) -> list[Candidate]:
     """The core's own features, by name, checked and put in the order of their needs."""
     core = [Candidate(name, None, feature) for name, feature in system.items()]
     for candidate, feature in zip(core, system.values(), strict=True):
-        _compile(candidate, feature)
+        _compile(candidate, feature, "own")
     return put_in_order(core, disabled=())
 
 
@@ -306,7 +307,7 @@ class _Loading:
             _read_feature(candidate, module)
         if candidate.feature is not None:
             _find_undeclared_needs(candidate)
-            _compile(candidate, candidate.feature)
+            _compile(candidate, candidate.feature, "checked" if candidate.is_checked else "none")
             _fill_settings(candidate, self._settings.get(candidate.name, {}))
         if state is not None:
             for changed, flaw in state.undo(candidate.snapshot):
@@ -389,9 +390,9 @@ def _read_feature(candidate: Candidate, module: object) -> None:
     candidate.add(None, Flaw("no-feature", f"__init__.py has {what}", fix))
 
 
-def _compile(candidate: Candidate, feature: Feature) -> None:
+def _compile(candidate: Candidate, feature: Feature, trust: Trust) -> None:
     try:
-        candidate.routes, flaws = compile_feature(feature, candidate.name)
+        candidate.routes, flaws = compile_feature(feature, candidate.name, trust=trust)
     except BaseException as error:  # noqa: BLE001 - types of the feature's own take part in it
         candidate.error = error
         problem = f"its routes cannot be compiled: {type(error).__name__}: {said(error)}"

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,7 @@ from petsage.sockets import (
     take_inherited_sockets,
     url_of,
 )
-from petsage.worker import join_threads
+from petsage.worker import in_thread, join_threads
 
 if TYPE_CHECKING:
     from petsage.watch import FolderWatch
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 # A connection that a client sees as made may be on its way through the kernel for this long.
 _ACCEPT_S: Final = 0.05
 _LOOK_S: Final = 0.02
+# To look at the folders once more takes a while, in which whoever has waited would wait on.
+_FIRST_ANSWERS_S: Final = 0.1
 
 
 def run_server(
@@ -130,6 +133,7 @@ class _Process:
             settings, with_folders=False, checker=checker, read_settings=read_settings
         )
         self._watch: FolderWatch | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._runner = Runner(self._app, settings.server)
         self._inherited: list[socket.socket] = []
         self._address = ""
@@ -154,8 +158,7 @@ class _Process:
             _log.error("PetSage does not start: %s", error)
             raise
         finally:
-            if self._watch is not None:
-                await self._watch.stop()
+            await self._stop_watch()
             await self._app[CATALOG].end_changes()
             await self._end_requests(drain_s)
             await self._runner.cut()
@@ -245,26 +248,41 @@ class _Process:
                 announce(self._address, entries)
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
-        self._begin_watch()
+        self._watching = asyncio.create_task(self._begin_watch(), name="begin to watch")
 
     async def _take_from(self, sockets: list[socket.socket]) -> None:
         """Serves what comes on sockets that listen."""
         await ListeningSite(self._runner, sockets, self._app[CONNECTIONS]).start()
 
-    def _begin_watch(self) -> None:
-        """Watches the folders of features, where that is wished."""
-        from petsage.watch import FolderWatch  # noqa: PLC0415 - nobody waits for it
+    async def _begin_watch(self) -> None:
+        """Watches the folders of features, where that is wished.
 
+        Whoever has waited for the start is answered first; what is written meanwhile is found.
+        """
         catalog = self._settings.catalog
-        if catalog.watch:
-            served = self._app[CATALOG]
-            self._watch = FolderWatch(
-                catalog.folders,
-                served.refresh,
-                settle_ms=catalog.settle_ms,
-                meanwhile=served.take_away,
-            )
-            self._watch.start()
+        if not catalog.watch:
+            return
+        await asyncio.sleep(_FIRST_ANSWERS_S)
+        try:
+            watch = await in_thread(import_module, "petsage.watch")
+        except ImportError:
+            _log.exception("The folders of features are not watched; fix: install PetSage anew")
+            return
+        served = self._app[CATALOG]
+        self._watch = watch.FolderWatch(
+            catalog.folders,
+            served.refresh,
+            settle_ms=catalog.settle_ms,
+            meanwhile=served.take_away,
+        )
+        self._watch.start()
+
+    async def _stop_watch(self) -> None:
+        if self._watching is not None and not self._watching.done():
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        if self._watch is not None:
+            await self._watch.stop()
 
     def _note_address(self) -> None:
         addresses = self._runner.addresses

@@ -121,13 +121,23 @@ class JsonAnswer:
     """What becomes a JSON body.
 
     Args:
-        kind: its type.
+        adapter: its type's; one that is deferred is made at the first answer.
     """
 
-    def __init__(self, kind: JsonType) -> None:
-        self.adapter: TypeAdapter[Any] = kind.adapter
-        self._validate = kind.adapter.validator.validate_python
-        self._serialize = kind.adapter.serializer.to_json
+    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        self.adapter = adapter
+
+    @cached_property
+    def _validate(self) -> Callable[..., Any]:
+        return self.adapter.validator.validate_python
+
+    @cached_property
+    def _serialize(self) -> Callable[..., bytes]:
+        return self.adapter.serializer.to_json
+
+    def prepare(self) -> None:
+        """Makes now what the first answer would take longer for."""
+        self._validate, self._serialize  # noqa: B018 - kept from here on
 
     def to_json(self, value: Any) -> bytes:
         """The body.
@@ -141,10 +151,21 @@ class JsonAnswer:
         return self._serialize(value, warnings="error", by_alias=True)
 
 
-class AnswerTypes:
-    """The types that one feature answers with, each compiled once however many routes name it."""
+Trust = Literal["none", "checked", "own"]
+"""What is known of a feature's types beforehand: nothing; that all of them have been compiled in
+a check, so each has a JSON schema; or that they are the core's, and its tests say so."""
 
-    def __init__(self) -> None:
+
+class AnswerTypes:
+    """The types that one feature answers with, each compiled once however many routes name it.
+
+    Args:
+        trust: what is known of them. To look for a JSON schema takes longer than all the rest, and
+            is left out where there is one; what the core's own answers take is made at the first.
+    """
+
+    def __init__(self, trust: Trust = "none") -> None:
+        self._trust = trust
         # By identity: what is merely equal may mean something else, `int | str` and `str | int`.
         self._compiled: dict[int, tuple[Any, JsonAnswer]] = {}
 
@@ -156,9 +177,19 @@ class AnswerTypes:
         """
         if id(annotation) not in self._compiled:
             # The annotation is kept, and no other has its id meanwhile.
-            answer = JsonAnswer(JsonType(annotation, "serialization"))
+            answer = JsonAnswer(self._adapter(annotation))
+            if self._trust != "own":
+                answer.prepare()
             self._compiled[id(annotation)] = annotation, answer
         return self._compiled[id(annotation)][1]
+
+    def _adapter(self, annotation: Any) -> TypeAdapter[Any]:
+        if self._trust == "none":
+            return JsonType(annotation, "serialization").adapter
+        try:
+            return _make_adapter(annotation, is_deferred=self._trust == "own")
+        except Exception as error:
+            raise UnusableType(_first_line(error)) from error
 
 
 _Compiled = tuple[TypeAdapter[Any], Mapping[str, Any]]
@@ -177,10 +208,16 @@ def _compile_plain(annotation: type, mode: Mode) -> _Compiled:
     return _compile(annotation, mode)
 
 
-def _make_adapter(annotation: Any) -> TypeAdapter[Any]:
-    """The adapter for a type, NaN and infinities refused: JSON has none."""
+def _make_adapter(annotation: Any, *, is_deferred: bool = False) -> TypeAdapter[Any]:
+    """The adapter for a type, NaN and infinities refused: JSON has none.
+
+    Args:
+        annotation: the type.
+        is_deferred: whether it is made when it is used; a model says that for itself.
+    """
+    config = ConfigDict(allow_inf_nan=False, defer_build=is_deferred)
     try:
-        return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+        return TypeAdapter(annotation, config=config)
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise

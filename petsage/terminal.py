@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import typer
-
 from petsage.errors import Finding, printable
+
+# A server prints nothing: it needs no typer.
+# ruff: noqa: PLC0415
 
 _WRITE_ERRORS: Final = frozenset(
     {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
@@ -68,6 +69,8 @@ def give_up_output(error: OSError) -> bool:
 
 def print_error(text: str) -> None:
     """One line on standard error, which may be as full as standard output is."""
+    import typer
+
     try:
         typer.echo(f"petsage: {text}", err=True)
     except OSError:
@@ -76,6 +79,8 @@ def print_error(text: str) -> None:
 
 def print_finding(finding: Finding) -> None:
     """A finding for people: its place, level, kind and problem, and its fix below."""
+    import typer
+
     place = f"{finding.file}:{finding.line}" if finding.line else finding.file
     colour = typer.colors.RED if finding.level == "error" else typer.colors.YELLOW
     level = typer.style(finding.level, fg=colour)
@@ -98,6 +103,6 @@ def harmless(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text with nothing that rich would take for markup."""
-    from rich.markup import escape  # noqa: PLC0415 - rich takes 100 ms, and tables alone need it
+    from rich.markup import escape  # rich takes 100 ms, and tables alone need it
 
     return escape(text)

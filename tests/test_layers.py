@@ -46,6 +46,8 @@ ROWS = [
         "logger_command",
         "build_display",
         "build_command",
+        "serve_command",
+        "commands",
         "cli",
     ),
     "__main__",

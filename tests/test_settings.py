@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from petsage.cli import app
+from petsage.commands import app
 from petsage.errors import SettingsError
 from petsage.settings import FLAGS, Settings, load_settings, to_toml
 

@@ -32,7 +32,7 @@ _MAX_RANGES: Final = 32
 class CheckDocument(BaseModel):
     """One check, as draft-inadarei-api-health-check-06 (section 4) writes it."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, defer_build=True)
 
     status: Status = Field(description="Whether all is well.")
     time: datetime = Field(description="When that was found.")
@@ -46,6 +46,8 @@ class CheckDocument(BaseModel):
 
 class HealthDocument(BaseModel):
     """An answer about health, as draft-inadarei-api-health-check-06 writes it."""
+
+    model_config = ConfigDict(defer_build=True)
 
     status: Status = Field(description="Whether all is well.")
     checks: dict[str, list[CheckDocument]] | None = Field(

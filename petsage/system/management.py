@@ -35,6 +35,8 @@ routes = Routes(tags=("Management",))
 class LoggerModel(BaseModel):
     """A logger as it is now."""
 
+    model_config = ConfigDict(defer_build=True)
+
     name: str = Field(description="`root` for the root logger.", examples=["features.pets"])
     level: str | None = Field(
         description="Its own level; null where it goes by its parents'.", examples=["DEBUG"]
