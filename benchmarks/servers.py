@@ -204,8 +204,16 @@ def _furnish(folder: Path, log_file: Path) -> None:
 
 
 def _environment(log_file: Path) -> dict[str, str]:
-    """Ours, without settings that were meant for another PetSage, and with what a server needs."""
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("PETSAGE_")}
+    """Ours, without settings that were meant for another PetSage, and with what a server needs.
+
+    Bytecode is kept, as it is of what is installed: else the peers have theirs from their wheels,
+    and PetSage, which runs from its sources here, is compiled anew at each start.
+    """
+    ours = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("PETSAGE_") and key != "PYTHONDONTWRITEBYTECODE"
+    }
     return ours | {
         "BENCH_LOG_FILE": str(log_file),
         "PETSAGE_ENV": "bench",

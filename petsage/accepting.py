@@ -55,7 +55,9 @@ class _Listener:
 
     def begin(self) -> None:
         """Takes connections, from now on or again."""
-        self._rest = None
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         for each in self.sockets:
             each.setblocking(False)
             self._loop.add_reader(each.fileno(), self._take, each)
@@ -79,7 +81,7 @@ class _Listener:
         for each in self.sockets:
             self._loop.remove_reader(each.fileno())
 
-    def _rest_for(self, seconds: float) -> None:
+    def rest_for(self, seconds: float) -> None:
         """Takes nothing for a while; what comes waits in the kernel's queue."""
         self._pause()
         self._rest = self._loop.call_later(seconds, self.begin)
@@ -90,7 +92,7 @@ class _Listener:
         most = counts.max_connections + counts.max_surplus
         for _ in range(_AT_ONCE):
             if counts.open + len(self._coming) >= most:
-                self._rest_for(_REST_S)
+                self.rest_for(_REST_S)
                 return
             try:
                 taken, _ = listening.accept()
@@ -100,7 +102,7 @@ class _Listener:
                 continue  # it has gone again
             except OSError as error:
                 self._note_failure(error)
-                self._rest_for(_FAILED_REST_S)
+                self.rest_for(_FAILED_REST_S)
                 return
             self._taken_since = True
             task = self._loop.create_task(self._adopt(taken))
@@ -163,12 +165,19 @@ class ListeningSite(web.BaseSite):
         runner: of the application.
         sockets: that listen; they are the site's from now on.
         counts: of the application's connections.
+        patience_s: so long, or until `take`, what comes waits in the kernel's queue.
     """
 
     def __init__(
-        self, runner: web.BaseRunner, sockets: Sequence[socket.socket], counts: ConnectionCounts
+        self,
+        runner: web.BaseRunner,
+        sockets: Sequence[socket.socket],
+        counts: ConnectionCounts,
+        *,
+        patience_s: float = 0.0,
     ) -> None:
         super().__init__(runner)
+        self._patience_s = patience_s
         self._listener = _Listener(runner.server, sockets, counts)
         self._name = ", ".join(url_of(each.getsockname()) for each in sockets)
 
@@ -178,7 +187,14 @@ class ListeningSite(web.BaseSite):
         return self._name
 
     async def start(self) -> None:
-        """Begins to take connections."""
+        """Begins to take connections, at once or when the patience has come to its end."""
         await super().start()
         self._server: Any = self._listener
+        if self._patience_s:
+            self._listener.rest_for(self._patience_s)
+        else:
+            self._listener.begin()
+
+    def take(self) -> None:
+        """Takes connections, also those that wait."""
         self._listener.begin()

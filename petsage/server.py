@@ -50,6 +50,9 @@ _log = logging.getLogger(__name__)
 # A connection that a client sees as made may be on its way through the kernel for this long.
 _ACCEPT_S: Final = 0.05
 _LOOK_S: Final = 0.02
+# Who comes during a start waits so long for the answer, which is mostly there by then. It is told
+# to come again where a start takes longer.
+_START_PATIENCE_S: Final = 0.25
 # To look at the folders once more takes a while, in which whoever has waited would wait on.
 _FIRST_ANSWERS_S: Final = 0.1
 
@@ -136,6 +139,7 @@ class _Process:
         self._watching: asyncio.Task[None] | None = None
         self._runner = Runner(self._app, settings.server)
         self._inherited: list[socket.socket] = []
+        self._site: ListeningSite | None = None
         self._address = ""
 
     async def serve(self, announce: Callable[[str, list[Entry]], None] | None) -> None:
@@ -222,7 +226,8 @@ class _Process:
         counts.max_connections = fit_connections(counts.max_connections)
         await self._runner.setup()
         if not self._inherited:
-            await self._take_from(await _bind(self._settings.server))
+            sockets = await _bind(self._settings.server)
+            await self._take_from(sockets, patience_s=_START_PATIENCE_S)
             self._note_address()
             _log.info("PetSage listens on %s, and loads its features", self._address)
         gc.freeze()  # what is there by now stays, and is looked through no more; features may go
@@ -233,6 +238,8 @@ class _Process:
             await self._take_from(self._inherited)
         self._note_address()
         become_ready(self._app)
+        if self._site is not None:
+            self._site.take()
         gc.enable()
         entries = self._app[CATALOG].entries()
         _log.info(
@@ -250,9 +257,11 @@ class _Process:
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
         self._watching = asyncio.create_task(self._begin_watch(), name="begin to watch")
 
-    async def _take_from(self, sockets: list[socket.socket]) -> None:
-        """Serves what comes on sockets that listen."""
-        await ListeningSite(self._runner, sockets, self._app[CONNECTIONS]).start()
+    async def _take_from(self, sockets: list[socket.socket], *, patience_s: float = 0.0) -> None:
+        """Serves what comes on sockets that listen, when their patience has come to its end."""
+        counts = self._app[CONNECTIONS]
+        self._site = ListeningSite(self._runner, sockets, counts, patience_s=patience_s)
+        await self._site.start()
 
     async def _begin_watch(self) -> None:
         """Watches the folders of features, where that is wished.
@@ -298,6 +307,8 @@ class _Process:
         if not self._runner.sites:
             return
         self._app[PROCESS_STATE].phase = "draining"
+        if self._site is not None:
+            self._site.take()  # where the stop comes amid the start, some may wait
         self._runner.close_after_answers()
         await self._pause(drain_s)
         if not self._inherited:
