@@ -6,7 +6,9 @@ import hashlib
 import mimetypes
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Annotated, Final
 from weakref import ref
 
@@ -90,16 +92,17 @@ def _document_of(table: RouteTable) -> Content:
 
 
 class Assets:
-    """The files of the pages, read and compressed when they are first asked for."""
+    """The files of the pages; looked for, read and compressed when they are first asked for."""
 
     _SERVED: Final = (".css", ".html", ".js", ".txt")
 
     def __init__(self) -> None:
-        folder = resources.files("petsage.system") / "assets"
-        self._files = {
-            file.name: file for file in folder.iterdir() if file.name.endswith(self._SERVED)
-        }
         self._contents: dict[str, Content] = {}
+
+    @cached_property
+    def _files(self) -> dict[str, Traversable]:
+        folder = resources.files("petsage.system") / "assets"
+        return {file.name: file for file in folder.iterdir() if file.name.endswith(self._SERVED)}
 
     async def content(self, name: str) -> Content:
         """The content of one file.

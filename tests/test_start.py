@@ -1,0 +1,164 @@
+"""What a start does before its first answer, and what it leaves for later."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from petsage import Feature, Routes
+from petsage.accepting import ListeningSite
+from petsage.feature import compile_feature
+from petsage.metrics import ConnectionCounts
+from petsage.serve_command import read_plain_words
+from petsage.sockets import listen
+from tests.conftest import write_feature
+
+LOADED = """
+    import sys
+    from petsage import Feature, Routes
+
+    routes = Routes()
+    LOADED = sorted(sys.modules)
+
+    @routes.get("/loaded")
+    async def loaded() -> list[str]:
+        '''What was imported before this feature.'''
+        return LOADED
+
+    feature = Feature(routes)
+"""
+FIRST = {"host": "::1", "port": 8001}
+LATE_S = 0.2
+
+
+class Odd(BaseModel):
+    """A model that can be answered with, and has no JSON schema."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: Any) -> Any:
+        raise ValueError("it has none")
+
+
+def _compiled(model: type[BaseModel], trust: Any) -> tuple[Any, list[str]]:
+    routes = Routes()
+
+    async def odd() -> Any:
+        """Something odd."""
+
+    odd.__annotations__["return"] = model
+    routes.get("/odd")(odd)
+    compiled, flaws = compile_feature(Feature(routes), "odd", trust=trust)
+    return (compiled[0].endpoint if compiled else None), [flaw.id for _, flaw in flaws]
+
+
+def test_a_server_imports_no_command_and_no_watch_before_its_features(project, start_server):
+    write_feature(project, "hello", LOADED)
+    loaded = set(start_server().get("/api/v1/loaded")[1])
+    assert "petsage.server" in loaded
+    unwanted = {"typer", "rich", "petsage.commands", "petsage.watch", "watchfiles"}
+    assert not loaded & unwanted
+
+
+@pytest.mark.parametrize(
+    ("words", "server", "folders"),
+    [
+        ("serve", {}, None),
+        ("serve --port 8001 --host ::1", FIRST, None),
+        ("serve --host=::1 --port=8001", FIRST, None),
+        ("serve --port 1 --port 2", {"port": 2}, None),
+        ("serve --folder a --folder=b", {}, ["a", "b"]),
+    ],
+)
+def test_plain_words_are_read_as_they_are_meant(words, server, folders):
+    catalog = {"folders": [Path(each) for each in folders]} if folders else {}
+    assert read_plain_words(words.split()) == {"server": server, "catalog": catalog}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "check",
+        "--help",
+        "serve --help",
+        "serve -h",
+        "serve more",
+        "serve --port",
+        "serve --port=",
+        "serve --port x",
+        "serve --port -1",
+        "serve --port ²",
+        "serve --host --port 1",
+        "serve --ports 1",
+        "serve --folder",
+    ],
+)
+def test_words_that_may_mean_anything_else_are_left_to_typer(words):
+    assert read_plain_words(words.split()) is None
+
+
+async def test_what_comes_amid_a_start_waits_until_it_is_taken():
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="now")
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    sockets = await listen("127.0.0.1", 0)
+    port = sockets[0].getsockname()[1]
+    counts = ConnectionCounts(10, 10)
+    site = ListeningSite(runner, sockets, counts, patience_s=3600)
+    await site.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(LATE_S):
+                await reader.read(1)
+        site.take()
+        async with asyncio.timeout(30):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+    finally:
+        await runner.cleanup()
+
+
+async def test_patience_comes_to_an_end():
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="now")
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    sockets = await listen("127.0.0.1", 0)
+    port = sockets[0].getsockname()[1]
+    await ListeningSite(runner, sockets, ConnectionCounts(10, 10), patience_s=0.01).start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+    finally:
+        await runner.cleanup()
+
+
+def test_a_schema_is_looked_for_unless_a_check_has_seen_it():
+    assert _compiled(Odd, "none") == (None, ["bad-answer"])
+    endpoint, flaws = _compiled(Odd, "checked")
+    assert endpoint is not None
+    assert flaws == []
+
+
+def test_an_answer_of_the_core_is_made_ready_when_it_is_first_given():
+    class Late(BaseModel):
+        model_config = ConfigDict(defer_build=True)
+        name: str = "Ada"
+
+    endpoint, flaws = _compiled(Late, "own")
+    assert flaws == []
+    assert not endpoint.answer.adapter.pydantic_complete
+    assert json.loads(endpoint.answer.to_json({"name": "Bo"})) == {"name": "Bo"}
+    assert endpoint.answer.adapter.pydantic_complete
