@@ -72,6 +72,7 @@ PACKAGES = {
     "builder": [
         "",
         "events",
+        "fields",
         "request",
         "request_faults",
         "request_reader",
