@@ -1,5 +1,6 @@
 """Fixtures that only the core's own tests need: PetSage as a process of its own."""
 
+import contextlib
 import gc
 import json
 import os
@@ -9,11 +10,14 @@ import sys
 import textwrap
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from petsage.fresh_database import fresh_database
+from tests.postgres import Cluster, PostgresError, shared_cluster
 from tests.warm import WarmCommand
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +92,14 @@ class ServerProcess:
 StartServer = Callable[..., ServerProcess]
 
 
+@dataclass(frozen=True)
+class StoppablePostgres:
+    """A database, and the cluster whose `stop`, `crash` and `start` decide whether it is there."""
+
+    url: str
+    cluster: Cluster
+
+
 def lines_at(lines: Iterable[dict[str, Any]], *levels: str) -> list[dict[str, Any]]:
     """The lines of these levels, those of the watchdog left out.
 
@@ -148,6 +160,62 @@ def tokens_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a PostgreSQL server that all tests share; `postgres_url` is a database there."""
+    own = tmp_path_factory.getbasetemp()
+    with contextlib.ExitStack() as stack:
+        try:  # one for all processes of xdist, whose folders lie in one
+            folder = own.parent if hasattr(request.config, "workerinput") else own
+            url = stack.enter_context(shared_cluster(folder))
+        except PostgresError as error:
+            pytest.fail(str(error), pytrace=False)
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of the test's own."""
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite database of the test's own, which is not there yet."""
+    return f"sqlite:///{tmp_path / 'petsage.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database of the test's own, on each database that PetSage keeps to."""
+    fixtures = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}
+    url: str = request.getfixturevalue(fixtures[request.param])
+    return url
+
+
+@pytest.fixture(scope="session")
+def own_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server of this process's own, for `stoppable_postgres`."""
+    try:
+        cluster = Cluster()
+    except PostgresError as error:
+        pytest.fail(str(error), pytrace=False)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture
+def stoppable_postgres(own_cluster: Cluster) -> Iterator[StoppablePostgres]:
+    """A PostgreSQL database of the test's own whose server can be stopped and started again."""
+    own_cluster.start()
+    with fresh_database(own_cluster.url) as url:
+        yield StoppablePostgres(url, own_cluster)
+        own_cluster.start()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ ROWS = [
     # The log, read again.
     *("log_reader", "log_search"),
     # The pytest plugin.
-    *("surroundings", "leftovers", "broken_sinks", "proof_reading", "testing"),
+    *("surroundings", "leftovers", "broken_sinks", "proof_reading", "fresh_database", "testing"),
     # From a request to a feature's folder.
     "builder",
     # The command line.
