@@ -13,6 +13,7 @@ from petsage.management import GUARD, Guard, remove_token
 from petsage.metrics import CONNECTIONS, REQUESTS, ConnectionCounts, RequestMetrics
 from petsage.readiness import READINESS, Readiness
 from petsage.settings import Settings
+from petsage.shared_database import SHARED_DATABASE, SharedDatabase
 from petsage.system import SYSTEM_FEATURES
 from petsage.watchdog import WATCHDOG, Watchdog
 
@@ -43,6 +44,9 @@ def create_app(
     app[REQUESTS] = requests = RequestMetrics()
     app[CONNECTIONS] = ConnectionCounts(
         settings.server.max_connections, settings.server.max_requests_in_flight
+    )
+    app[SHARED_DATABASE] = SharedDatabase(
+        settings.database, start_s=settings.catalog.start_timeout_s
     )
     catalog = Catalog(
         settings,

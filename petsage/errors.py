@@ -53,6 +53,10 @@ class StartError(PetSageError):
     """The process cannot start: a port that is taken, a required feature that failed."""
 
 
+class StorageError(PetSageError):
+    """The database cannot be used as it is, or by this code."""
+
+
 def printable(text: str) -> str:
     r"""The text, its lone surrogates as escapes (`\udcff`); a name of a file may be no UTF-8.
 

@@ -30,6 +30,9 @@ from petsage.signature import Flaw, name_of
 SETTINGS: Final[web.AppKey[Any]] = web.AppKey("settings", object)
 """A feature's own settings in its application: an instance of its `settings` model."""
 
+FEATURE_NAME: Final = web.AppKey("feature_name", str)
+"""The feature's name, in its application."""
+
 _CHECK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 Lifespan = Callable[[web.Application], AsyncIterator[None]]

@@ -18,13 +18,14 @@ from petsage.candidate import Candidate
 from petsage.check_messages import Checked
 from petsage.errors import PetSageError
 from petsage.explanation import said
-from petsage.feature import SETTINGS, Feature, place_of
+from petsage.feature import FEATURE_NAME, SETTINGS, Feature, place_of
 from petsage.generation import RETIRING, Generation
 from petsage.leavings import Leavings
 from petsage.lifespan import RunningApp
 from petsage.loader import load_candidates, unload, use_inspection
 from petsage.ordering import find_failed_need, put_in_order
 from petsage.settings import CatalogSettings
+from petsage.shared_database import SHARED_DATABASE
 from petsage.signature import AppParameter, Flaw
 from petsage.snapshot import Snapshot
 from petsage.worker import in_thread
@@ -261,6 +262,8 @@ class Maker:
         generation = Generation(candidate.name)
         app = web.Application()
         app[RETIRING] = generation.retiring
+        app[FEATURE_NAME] = candidate.name
+        app[SHARED_DATABASE] = self._core[SHARED_DATABASE]
         if candidate.settings is not None:
             app[SETTINGS] = candidate.settings
         if candidate.feature.lifespan is not None:

@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import DefaultSettingsSource
 
-from petsage.errors import SettingsError, did_you_mean
+from petsage.errors import SettingsError, did_you_mean, nearest
 from petsage.sources import (
     Flag,
     Location,
@@ -275,6 +275,54 @@ class ManagementSettings(Table):
     )
 
 
+SQLITE: Final = "sqlite:///"
+POSTGRESQL: Final = "postgresql://"
+
+
+class DatabaseSettings(Table):
+    """Where features keep their data."""
+
+    url: str = Field(
+        "sqlite:///data/petsage.db",
+        repr=False,  # it may have a password
+        description="The database: sqlite:///<path>, or postgresql://user:password@host/name.",
+    )
+    pool_size: int = Field(
+        10, ge=2, le=1000, description="The most connections to the database, of one process."
+    )
+    timeout_s: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="How long to wait for a connection, for others' locks, and for a statement, "
+        "in seconds each.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_known(cls, url: str) -> str:
+        scheme, _, rest = url.partition("://")
+        name, _, driver = scheme.partition("+")
+        if url.startswith(SQLITE):
+            if rest in {"/", "/:memory:"}:
+                raise ValueError("nothing would be kept: name a file, as in sqlite:///data/pets.db")
+            if {"?", "#"} & {*rest}:
+                raise ValueError("a path alone is taken, without `?` and `#`")
+            return url
+        if url.startswith(POSTGRESQL):
+            return url
+        if name == "sqlite" and not driver:
+            raise ValueError("three slashes go before the path: sqlite:///data/pets.db")
+        if name in {"sqlite", "postgresql", "postgres"}:
+            right = "postgresql" if name == "postgres" else name
+            raise ValueError(f"write `{right}://` without anything else before the slashes")
+        match = nearest(name, ["sqlite", "postgresql"]) if "://" in url else None
+        raise ValueError(
+            f"it begins neither with {SQLITE} nor with {POSTGRESQL}"
+            + (f"; did you mean `{match}://`?" if match else "")
+        )
+
+
 class Settings(BaseSettings):
     """All settings of one process; made by itself, the defaults: only `load_settings` reads any."""
 
@@ -284,6 +332,7 @@ class Settings(BaseSettings):
     catalog: CatalogSettings = CatalogSettings()
     logs: LogsSettings = LogsSettings()
     management: ManagementSettings = ManagementSettings()
+    database: DatabaseSettings = DatabaseSettings()
     features: dict[str, dict[str, Any]] = Field(
         {}, description="Each feature's own settings, in a table of its name."
     )

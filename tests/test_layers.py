@@ -15,7 +15,9 @@ ROWS = [
     *("signature", "shapes", "signature_reader", "arguments", "response", "endpoint"),
     # A feature, and what is documented of it.
     *("path_template", "feature", "openapi", "generation"),
+    "shared_database",  # who keeps no data knows this much of it
     "",  # the package's root: the public names
+    "storage",
     # From a path to an endpoint.
     *("answers", "routing"),
     # From a folder to a feature that serves.
@@ -68,6 +70,16 @@ PACKAGES = {
         "levels",
         "printed",
         "access",
+    ],
+    "storage": [
+        "columns",
+        "operations",
+        "migrating",
+        "faults",
+        "sqlite",
+        "postgresql",
+        "database",
+        "",
     ],
     "builder": [
         "",

@@ -1,0 +1,338 @@
+"""PostgreSQL: asyncpg in the event loop, below SQLAlchemy's ordinary connections.
+
+What reads and what writes have pools of their own. Who reads is in no transaction, so that one
+statement is one round trip, and is read-only by the connection's own setting.
+"""
+
+import asyncio
+import importlib
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import Connection, event
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import greenlet_spawn
+
+from petsage.errors import StorageError
+from petsage.settings import DatabaseSettings
+from petsage.shared_database import DatabaseCounts
+from petsage.storage.faults import Taken, Unavailable, columns_in_postgresql
+
+if TYPE_CHECKING:
+    import asyncpg
+
+_ATTEMPTS: Final = 5
+_PAUSE_S: Final = 0.01
+_GRACE_S: Final = 1.0
+"""A server that says nothing is given up so much later than it should have said that it gives up."""
+
+Mark = tuple[int, int]
+_MARK: Final[Mark] = (0, 0)
+
+
+class PostgresqlEngine:
+    """The connections to one database.
+
+    Args:
+        settings: where it is, how many connections, and the time limits.
+        counts: what is told of it.
+
+    Raises:
+        StorageError: asyncpg is not installed.
+    """
+
+    def __init__(self, settings: DatabaseSettings, counts: DatabaseCounts) -> None:
+        self._driver = _asyncpg()
+        self._url = settings.url
+        self._timeout_s = settings.timeout_s
+        self._counts = counts
+        writers = max(1, settings.pool_size // 2)
+        self._writers = self._make(writers, self._connect_writer, "READ COMMITTED")
+        self._readers = self._make(settings.pool_size - writers, self._connect_reader, "AUTOCOMMIT")
+
+    async def read(
+        self,
+        mark: Mark | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """What a function of a read-only connection and these arguments returns."""
+        return await self._ask(self._readers, function, args, kwargs)
+
+    async def write(
+        self,
+        mark: Mark | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """What a function of a connection and these arguments returns, once it is committed."""
+        return await self._ask(self._writers, function, args, kwargs)
+
+    async def bring_up(self, function: Callable[[Connection], None]) -> Mark:
+        """Has a function change tables, for as long as it takes."""
+        engine = self._make(None, self._connect_changer, "READ COMMITTED")
+        try:
+            await self._ask(engine, function, (), {})
+        finally:
+            await engine.dispose()
+        return _MARK
+
+    async def look(self, *, also_writes: bool) -> None:
+        """Asks whether the database is there.
+
+        Args:
+            also_writes: whether it can be written to, too.
+        """
+        if also_writes:
+            await self._ask(self._writers, _write_nothing, (), {})
+        else:
+            await self._ask(self._readers, _read_something, (), {})
+
+    def forget(self) -> None:
+        """Lets go of the statements that were compiled."""
+        for engine in (self._readers, self._writers):
+            engine.sync_engine.clear_compiled_cache()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for engine in (self._readers, self._writers):
+            await engine.dispose()
+
+    def _make(
+        self,
+        size: int | None,
+        connect: "Callable[[], Awaitable[asyncpg.Connection[Any]]]",
+        isolation: Literal["READ COMMITTED", "AUTOCOMMIT"],
+    ) -> AsyncEngine:
+        pool: dict[str, Any] = {"poolclass": NullPool}
+        if size is not None:
+            pool = {
+                "pool_size": size,
+                "max_overflow": 0,
+                "pool_timeout": self._timeout_s,
+                "pool_use_lifo": True,  # what a lull leaves over is not held open by turns
+            }
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connect,
+            isolation_level=isolation,
+            hide_parameters=True,
+            **pool,
+        )
+        event.listen(engine.sync_engine, "checkout", _require_open)
+        return engine
+
+    async def _connect_reader(self) -> "asyncpg.Connection[Any]":
+        return await self._connect({"default_transaction_read_only": "on"})
+
+    async def _connect_writer(self) -> "asyncpg.Connection[Any]":
+        return await self._connect({})
+
+    async def _connect_changer(self) -> "asyncpg.Connection[Any]":
+        return await self._connect({}, is_limited=False)
+
+    async def _connect(
+        self, options: Mapping[str, str], *, is_limited: bool = True
+    ) -> "asyncpg.Connection[Any]":
+        """A new connection.
+
+        Args:
+            options: what the server sets for it.
+            is_limited: whether a statement may take `timeout_s` at the most.
+
+        Raises:
+            Unavailable: there is none to be had.
+        """
+        if is_limited:
+            limit = str(max(1, round(self._timeout_s * 1000)))
+            options = {
+                **options,
+                "statement_timeout": limit,
+                "idle_in_transaction_session_timeout": limit,
+            }
+        try:
+            return await self._driver.connect(
+                self._url,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s + _GRACE_S if is_limited else None,
+                server_settings={"application_name": "petsage", **options},
+            )
+        except TimeoutError:
+            raise Unavailable(
+                "away",
+                f"no connection within {self._timeout_s:g} s; fix: see whether the server of "
+                "[database].url runs and can be reached",
+            ) from None
+        except OSError as error:
+            raise Unavailable(
+                "away",
+                f"no connection: {error.strerror or type(error).__name__}; fix: see whether the "
+                "server of [database].url runs and can be reached",
+            ) from None
+        except (self._driver.PostgresError, self._driver.InterfaceError, ValueError) as error:
+            # What asyncpg says of a URL may hold a part of it.
+            is_server = isinstance(error, self._driver.PostgresError)
+            said = _first_line(error) if is_server else "[database].url cannot be understood"
+            raise Unavailable(
+                "away", f"no connection: {said}; fix: mend [database].url, or the server"
+            ) from None
+
+    async def _ask(
+        self,
+        engine: AsyncEngine,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """What a function returns in one transaction, which is begun again where it could not be.
+
+        Raises:
+            Unavailable, Taken: and whatever the function raises.
+        """
+        left = _ATTEMPTS
+        while True:
+            left -= 1
+            transaction = _Transaction()
+            try:
+                return await greenlet_spawn(
+                    transaction.run, engine.sync_engine, function, args, kwargs
+                )
+            except (SQLAlchemyError, OSError, RuntimeError) as error:
+                if not left or not transaction.may_try_again(error):
+                    told = self._told(transaction, error)
+                    if told is error:
+                        raise
+                    raise told from error
+            await asyncio.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret
+
+    def _told(self, transaction: "_Transaction", error: Exception) -> Exception:
+        """What an error means; itself where it is the function's own."""
+        if isinstance(error, PoolTimeoutError):
+            return Unavailable(
+                "busy",
+                f"no connection was free within {self._timeout_s:g} s; fix: raise "
+                "[database].pool_size, or see what takes so long",
+            )
+        if not isinstance(error, DBAPIError):
+            if not transaction.is_lost(error):
+                return error
+            return Unavailable("away", f"the connection was lost: {type(error).__name__}")
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if state == _UNIQUE:
+            return Taken(columns_in_postgresql(getattr(error.orig, "detail", None)))
+        if state in _BUSY:
+            return Unavailable("busy", _BUSY[state])
+        is_standby = state == _READ_ONLY and transaction.engine is self._writers.sync_engine
+        if is_standby or state in _AWAY or state[:2] in _AWAY_CLASSES:
+            return Unavailable("away", _first_line(getattr(error.orig, "driver_exception", error)))
+        if transaction.is_lost(error):
+            return Unavailable("away", "the connection was lost")
+        return error
+
+
+class _Transaction:
+    """One attempt at a function in a transaction of its own, and how far it has come."""
+
+    def __init__(self) -> None:
+        self.engine: SqlEngine | None = None
+        self._driver: Any = None
+        self._is_committing = False
+
+    def run(
+        self,
+        engine: SqlEngine,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """What the function returns, once it is committed."""
+        self.engine = engine
+        with engine.connect() as connection:
+            self._driver = connection.connection.driver_connection
+            try:
+                value = function(connection, *args, **kwargs)
+                self._is_committing = True
+                connection.commit()
+            except (OSError, RuntimeError) as error:
+                if self.is_lost(error):
+                    connection.invalidate(error)  # nobody knows what it waits for
+                raise
+            return value
+
+    def may_try_again(self, error: Exception) -> bool:
+        """Whether nothing of it is in the database, and another attempt may well succeed."""
+        if not isinstance(error, DBAPIError):
+            return not isinstance(error, TimeoutError) and self._was_cut_off(error)
+        if getattr(error.orig, "sqlstate", None) in _AGAIN:
+            return True
+        name = type(error.orig).__name__  # statements that the server has prepared are outdated
+        return name == "InvalidCachedStatementError" or self._was_cut_off(error)
+
+    def is_lost(self, error: Exception) -> bool:
+        """Whether it is the connection that has failed, and not the function."""
+        if self._driver is None or isinstance(error, TimeoutError):
+            return isinstance(error, OSError | DBAPIError)
+        return bool(self._driver.is_closed())
+
+    def _was_cut_off(self, error: Exception) -> bool:
+        """Whether the connection was lost before there was anything to be committed."""
+        return self._driver is not None and not self._is_committing and self.is_lost(error)
+
+
+def _require_open(connection: Any, record: object, proxy: object) -> None:
+    """Has a connection that the server has closed meanwhile be replaced before it is used."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _asyncpg() -> ModuleType:
+    """The driver.
+
+    Raises:
+        StorageError: it is not installed.
+    """
+    try:
+        return importlib.import_module("asyncpg")
+    except ModuleNotFoundError:
+        raise StorageError(
+            "[database].url is one of PostgreSQL, and the package `asyncpg` is not installed",
+            fix="install it beside PetSage: `pip install 'petsage[postgres]'`",
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    """What the server says, without the details, which have values in them."""
+    message = getattr(error, "message", None) or (error.args[0] if error.args else "")
+    return f"{type(error).__name__}: {str(message).partition(chr(10))[0]}"[:300]
+
+
+def _read_something(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT 1")
+
+
+def _write_nothing(connection: Connection) -> None:
+    """Takes a transaction's number, which is written to the disk, and nothing else."""
+    connection.exec_driver_sql("SELECT txid_current()")
+
+
+# Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_UNIQUE: Final = "23505"
+_READ_ONLY: Final = "25006"
+_AGAIN: Final = frozenset(("40001", "40P01"))
+_BUSY: Final = {
+    "40001": "transactions get in each other's way",
+    "40P01": "transactions wait for each other",
+    "55P03": "a lock was not to be had",
+    "57014": "a statement took too long",
+    "25P03": "a transaction took too long",
+}
+_AWAY: Final = frozenset(("57P01", "57P02", "57P03", "57P05", "F0001", "XX001", "XX002"))
+_AWAY_CLASSES: Final = frozenset(("08", "28", "3D", "53", "58"))
