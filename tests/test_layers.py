@@ -75,6 +75,7 @@ PACKAGES = {
         "columns",
         "operations",
         "migrating",
+        "comparing",
         "faults",
         "sqlite",
         "postgresql",

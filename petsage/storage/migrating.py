@@ -2,15 +2,15 @@
 
 import logging
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
-from alembic.autogenerate import compare_metadata
 from sqlalchemy import (
     Column,
     Connection,
@@ -28,7 +28,7 @@ from sqlalchemy.schema import CreateTable
 
 from petsage.errors import StorageError
 from petsage.storage.columns import NAMING, Text, UtcDateTime
-from petsage.storage.operations import migration_context, operating
+from petsage.storage.operations import operating
 
 # It tells at INFO which dialect it has found, and of SQLite what is not true of this use.
 _alembic_log = logging.getLogger("alembic")
@@ -41,6 +41,19 @@ _NONE: Final = "0000"
 
 _LOCK: Final = int.from_bytes(b"petsage")
 """PostgreSQL's advisory lock that whoever migrates holds."""
+
+_OF_SERVER: Final = frozenset({"08", "40", "53", "55", "57", "58", "XX"})
+"""Classes of PostgreSQL's error codes that say how the server is: away, full, busy, stopped."""
+
+_OF_STATEMENT: Final = frozenset(
+    {
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+"""SQLite's error codes that say what is wrong with a statement, or the data."""
 
 _metadata: Final = MetaData(naming_convention=NAMING)
 
@@ -203,19 +216,6 @@ def drop_tables(
     return taken
 
 
-def difference(connection: Connection, metadata: MetaData) -> list[str]:
-    """In what the tables of a database are not what a store describes; empty where nowhere.
-
-    Tables that the store does not know are not looked at.
-    """
-    context = migration_context(
-        connection,
-        target_metadata=metadata,
-        include_name=lambda name, kind, _: kind != "table" or name in metadata.tables,
-    )
-    return [_told_difference(each) for each in compare_metadata(context, metadata)]
-
-
 def _done(connection: Connection, feature: str, migrations: Sequence[Migration]) -> int:
     """How many of the migrations a feature's tables have behind them."""
     revision = connection.scalar(select(REVISIONS.c.revision).where(REVISIONS.c.feature == feature))
@@ -256,8 +256,8 @@ def _told(feature: str, migration: Migration, what: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise  # the database is away, which is no fault of the migration
+        if not _is_of_statement(error):
+            raise  # the database is away or busy, which is no fault of the migration
         raise _failed(feature, migration, f"{what}: {error.orig}") from error
     except (ConnectionError, TimeoutError):
         raise
@@ -270,6 +270,15 @@ def _told(feature: str, migration: Migration, what: str) -> Iterator[None]:
         raise _failed(feature, migration, f"{what}: {type(error).__name__}: {error}") from error
 
 
+def _is_of_statement(error: DBAPIError) -> bool:
+    """Whether the statement was at fault, or the data; the database itself is well."""
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] not in _OF_SERVER
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _OF_STATEMENT
+
+
 def _failed(feature: str, migration: Migration, what: str) -> StorageError:
     return StorageError(
         f"the migration {migration.revision} of `{feature}` {what}",
@@ -280,18 +289,3 @@ def _failed(feature: str, migration: Migration, what: str) -> StorageError:
 def _shown(module: str) -> str:
     """A module as the file that it is."""
     return f"{module.replace('.', '/')}.py"
-
-
-def _told_difference(found: Any) -> str:
-    """One finding of alembic's: a tuple, or a list of what differs in a column."""
-    if isinstance(found, list):
-        return "; ".join(_told_difference(each) for each in found)
-    kind, *about = found
-    if kind.startswith("modify_"):
-        _, table, column, _, there, wanted = about
-        return f"{kind} of {table}.{column}: it is {there!r}, and the store says {wanted!r}"
-    if kind in {"add_column", "remove_column"}:
-        _, table, column = about
-        return f"{kind} {table}.{column.name}"
-    table = getattr(about[0], "table", None)
-    return f"{kind} {about[0].name}" + (f" of {table.name}" if table is not None else "")
