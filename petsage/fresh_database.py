@@ -6,12 +6,13 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from petsage.errors import StartError
+from petsage.settings import POSTGRESQL
 
-_TIMEOUT_S = 60
+_TIMEOUT_S: Final = 15
 
 
 @contextmanager
@@ -22,8 +23,14 @@ def fresh_database(server: str) -> Iterator[str]:
         server: the URL of a database on the server, `postgresql://…`, whose user may make others.
 
     Raises:
-        StartError: the server is not to be reached, or makes none.
+        StartError: it is none of PostgreSQL's, is not to be reached, or makes none.
     """
+    if not server.startswith(POSTGRESQL):
+        raise StartError(
+            f"{_without_password(server)} does not begin with {POSTGRESQL}",
+            fix="name a database on the server that is to make others: "
+            f"{POSTGRESQL}user:password@host/postgres",
+        )
     name = f"petsage_test_{os.getpid()}_{secrets.token_hex(4)}"
     _run(server, f'CREATE DATABASE "{name}" TEMPLATE template0', is_new=True)
     try:

@@ -40,6 +40,8 @@ from petsage.sources import (
 )
 
 ENVIRONMENT: Final = "PETSAGE_ENV"
+TEST_DATABASE: Final = "PETSAGE_TEST_DATABASE"
+"""What tests are told a server by that makes their databases; a server has no use for it."""
 PREFIX: Final = "PETSAGE_"
 
 FLAGS: Final[Mapping[Location, str]] = {
@@ -370,7 +372,7 @@ def load_settings(
     environ = process_environment if environ is None else environ
     weakest_first: list[Source] = [
         *_files(folder, environ),
-        *variables(environ, Settings, PREFIX, apart={ENVIRONMENT}),
+        *variables(environ, Settings, PREFIX, apart={ENVIRONMENT, TEST_DATABASE}),
         *_flags(flags or {}),
     ]
     for source in weakest_first:

@@ -3,14 +3,18 @@
 pytest finds it by itself where PetSage is installed; it needs pytest-asyncio beside it. Nothing
 here is a stand-in: the log goes through the real pipeline into a real file, requests through real
 sockets.
+
+Longer than 300 lines: each fixture stands in one file with the type of what it gives.
 """
 
 import asyncio
+import os
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 import pytest
@@ -21,13 +25,19 @@ from petsage.app import create_app
 from petsage.broken_sinks import BrokenSink, Kind, break_sink
 from petsage.catalog import CATALOG
 from petsage.connection import Runner
-from petsage.errors import did_you_mean
+from petsage.errors import StartError, did_you_mean
+from petsage.feature import FEATURE_NAME
+from petsage.fresh_database import fresh_database
 from petsage.health import PROCESS_STATE
 from petsage.logs.pipeline import Pipeline
 from petsage.logs.receipts import Receipt
 from petsage.proof_reading import read_proof
-from petsage.settings import Settings, SinkSettings, load_settings
+from petsage.settings import SQLITE, TEST_DATABASE, Settings, SinkSettings, load_settings
+from petsage.shared_database import SHARED_DATABASE, SharedDatabase
 from petsage.sockets import is_loopback
+
+if TYPE_CHECKING:
+    from petsage.storage import Database, Migration
 
 try:
     from pytest_asyncio import fixture as async_fixture
@@ -82,6 +92,18 @@ class ProofReader(Protocol):
         """The proof in an answer like the smoke test's; fails the test where it is not true."""
 
 
+class FeatureDatabase(Protocol):
+    """What the fixture `feature_database` is."""
+
+    async def __call__(self, feature: str, migrations: "Sequence[Migration]") -> "Database":
+        """The test's database with a feature's tables, for tests of a store without requests.
+
+        Args:
+            feature: the feature's name.
+            migrations: its migrations, which are performed.
+        """
+
+
 class FeatureFolder(Protocol):
     """What the fixture `feature_folder` is."""
 
@@ -95,10 +117,31 @@ class FeatureFolder(Protocol):
 
 
 @pytest.fixture
-def petsage_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+def petsage_database(tmp_path: Path) -> Iterator[str]:
+    """The URL of the test's own database: a file, or on the server that the environment names.
+
+    `PETSAGE_TEST_DATABASE=postgresql://…` names one; the database there is dropped at the end.
+    """
+    server = os.environ.get(TEST_DATABASE, "")
+    if not server:
+        yield f"{SQLITE}{tmp_path / 'petsage.db'}"
+        return
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(fresh_database(server))
+        except StartError as error:
+            pytest.fail(f"{TEST_DATABASE}: {error}", pytrace=False)
+        yield url
+
+
+@pytest.fixture
+def petsage_settings(
+    request: pytest.FixtureRequest, tmp_path: Path, petsage_database: str
+) -> Settings:
     """The settings of a test: those of the project's `config/default.toml`, the log in a file.
 
-    Neither the environment nor `PETSAGE_ENV` counts. Write a fixture of this name to change them.
+    The database is the test's own, too. Neither the environment nor `PETSAGE_ENV` counts for the
+    rest. Write a fixture of this name to change them.
     """
     root = request.config.rootpath
     project = load_settings(folder=root / "config", environ={})
@@ -111,6 +154,7 @@ def petsage_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings
             "logs": project.logs.model_copy(
                 update={"level": "DEBUG", "flush_ms": 0, "sinks": {"stdout": sink}}
             ),
+            "database": project.database.model_copy(update={"url": petsage_database}),
         }
     )
 
@@ -211,6 +255,26 @@ async def feature_client(
     yield start
     while clients:
         await clients.pop().close()
+
+
+@async_fixture
+async def feature_database(petsage_settings: Settings) -> AsyncIterator[FeatureDatabase]:
+    """Await it with a feature's name and migrations for the test's database, its tables made."""
+    shared = SharedDatabase(
+        petsage_settings.database, start_s=petsage_settings.catalog.start_timeout_s
+    )
+    async with AsyncExitStack() as stack:
+
+        async def start(feature: str, migrations: "Sequence[Migration]") -> "Database":
+            from petsage.storage import DATABASE, keeps  # noqa: PLC0415 - part of an extra
+
+            app = web.Application()
+            app[SHARED_DATABASE] = shared
+            app[FEATURE_NAME] = feature
+            await stack.enter_async_context(asynccontextmanager(keeps(migrations))(app))
+            return app[DATABASE]
+
+        yield start
 
 
 @pytest.fixture

@@ -65,6 +65,14 @@ def test_what_makes_no_database_is_named_without_its_password(tmp_path) -> None:
     assert "secret" not in str(told.value)
 
 
+def test_a_server_of_another_kind_makes_none() -> None:
+    with pytest.raises(StartError) as told, fresh_database("mysql://rex:secret@host/pets"):
+        pass
+    assert str(told.value).startswith(
+        "mysql://rex:…@host/pets does not begin with postgresql://; fix: name a database on "
+    )
+
+
 async def test_a_server_stops_crashes_and_is_there_again(stoppable_postgres) -> None:
     url, cluster = stoppable_postgres.url, stoppable_postgres.cluster
     for end in (cluster.stop, cluster.crash):
