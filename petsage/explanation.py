@@ -13,12 +13,15 @@ from petsage.snapshot import PACKAGE, Snapshot
 
 _PACKAGES: Final[Mapping[str, str]] = {
     "PIL": "pillow",
+    "alembic": "'petsage[db]'",
+    "asyncpg": "'petsage[postgres]'",
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python",
     "dateutil": "python-dateutil",
     "dotenv": "python-dotenv",
     "jwt": "PyJWT",
     "sklearn": "scikit-learn",
+    "sqlalchemy": "'petsage[db]'",
     "yaml": "PyYAML",
 }
 """What is installed under another name than it is imported, and often is."""

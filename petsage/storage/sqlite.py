@@ -36,12 +36,19 @@ _log = logging.getLogger(__name__)
 
 _READERS: Final = 4
 _LOOK_S: Final = 0.25
+_HELP_S: Final = 0.01
+"""A reader that takes so long for one thing is helped by another."""
+
 _GRACE_S: Final = 1.0
 """How long what was interrupted may take to end."""
+
+_PATIENCE: Final = 5
+"""Nobody waits for longer than so many times what a job may run."""
 _CACHED_STATEMENTS: Final = 512
 _MOST_AT_ONCE: Final = 64
 """How many writes share a transaction, and so the disk's time, where as many wait."""
 
+_Ended = tuple[Any, BaseException | None]
 Mark = tuple[int, int]
 """Which file it is: its device and number."""
 
@@ -152,9 +159,15 @@ class SqliteEngine:
         }
         self._ended = self._loop.create_future()
         self._threads: list[threading.Thread] = []
-        self._begin_thread(self._writes, is_writer=True)
-        for _ in range(min(_READERS, settings.pool_size - 1)):
-            self._begin_thread(self._reads, is_writer=False)
+        self._running = 0
+        self._taken = 0
+        self._seen = 0
+        self._calling: asyncio.TimerHandle | None = None
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._begin_thread(self._write_on, is_writer=True)
+        self._begin_thread(self._read_on, is_writer=False)
+        for _ in range(min(_READERS, settings.pool_size - 1) - 1):
+            self._begin_thread(self._help_on, is_writer=False)
 
     def read(
         self,
@@ -205,8 +218,9 @@ class SqliteEngine:
 
     async def close(self) -> None:
         """Waits for what runs, and closes the file."""
-        self._reads_end()
-        self._writes.put(None)
+        self._reads.put(None)
+        for _ in self._threads[2:]:
+            self._calls.put(False)
         try:
             async with asyncio.timeout(self.timeout_s + _GRACE_S):
                 await self._ended
@@ -215,14 +229,11 @@ class SqliteEngine:
         else:
             for thread in self._threads:
                 thread.join()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._calling):
+            if timer is not None:
+                timer.cancel()
         for job in self._jobs:
             job.future.cancel()
-
-    def _reads_end(self) -> None:
-        for _ in self._threads[1:]:
-            self._reads.put(None)
 
     def _put(
         self,
@@ -238,6 +249,8 @@ class SqliteEngine:
         self._jobs[job] = None
         if self._timer is None:
             self._look_later()
+        if self._calling is None and queue is self._reads:
+            self._call_later()
         queue.put(job)
         return future
 
@@ -269,19 +282,36 @@ class SqliteEngine:
         self._timer = None
         now = time.monotonic()
         for job in list(self._jobs):
-            if not job.began:
-                if now - job.put >= self.timeout_s and job.take():
-                    self._give_up(job, f"no turn within {self.timeout_s:g} s")
-                continue
-            if job.limit_s is None or now - job.began < job.limit_s:
-                continue
-            if now - job.began < job.limit_s + _GRACE_S:
-                if job.seat is not None:
-                    job.seat.interrupt(job)
-            else:
-                self._give_up(job, f"a function runs for more than {job.limit_s:g} s")
+            if job.began:
+                self._look_at_running(job, now - job.began)
+            elif now - job.put >= self.timeout_s and job.take():
+                self._give_up(job, f"no turn within {self.timeout_s:g} s")
+            elif job.limit_s is not None and now - job.put >= _PATIENCE * job.limit_s:
+                self._give_up(job, "the disk does not take what is written")
         if self._jobs:
             self._look_later()
+
+    def _look_at_running(self, job: _Job, ran_s: float) -> None:
+        if job.limit_s is None or ran_s < job.limit_s or job.seat is None:
+            return
+        if ran_s < job.limit_s + _GRACE_S:
+            job.seat.interrupt(job)
+        else:
+            self._give_up(job, f"a function runs for more than {job.limit_s:g} s")
+
+    def _call_later(self) -> None:
+        self._seen = self._taken
+        self._calling = self._loop.call_later(
+            _HELP_S, self._call_for_help, context=contextvars.Context()
+        )
+
+    def _call_for_help(self) -> None:
+        """Calls a further reader where reads wait, and nothing has been begun for a while."""
+        self._calling = None
+        if not self._reads.empty():
+            if self._taken == self._seen:
+                self._calls.put(True)
+            self._call_later()
 
     def _give_up(self, job: _Job, reason: str) -> None:
         del self._jobs[job]
@@ -290,53 +320,94 @@ class SqliteEngine:
 
     # In the threads.
 
-    def _begin_thread(self, queue: "SimpleQueue[_Job | None]", *, is_writer: bool) -> None:
+    def _begin_thread(self, work: "Callable[[_Seat], None]", *, is_writer: bool) -> None:
         name = "database-writer" if is_writer else f"database-reader-{len(self._threads)}"
         seat = _Seat(self, self._engines[is_writer], is_writer=is_writer)
-        thread = threading.Thread(target=self._serve, args=(queue, seat), name=name, daemon=True)
+        thread = threading.Thread(target=self._run, args=(work, seat), name=name, daemon=True)
+        self._running += 1
         self._threads.append(thread)
         thread.start()
 
-    def _serve(self, queue: "SimpleQueue[_Job | None]", seat: "_Seat") -> None:
-        is_open = True
-        while is_open:
-            job = queue.get()
-            if job is None:
-                break
-            if not seat.is_writer:
-                self._perform(seat, job)
-            else:
-                jobs, is_open = _those_waiting(queue, job)
-                self._perform_all(seat, jobs)
-                jobs.clear()
-            job = None
+    def _run(self, work: "Callable[[_Seat], None]", seat: "_Seat") -> None:
+        work(seat)
         seat.close()
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._note_end)
 
     def _note_end(self) -> None:
-        self._threads_ended = getattr(self, "_threads_ended", 0) + 1
-        if self._threads_ended == len(self._threads) and not self._ended.done():
+        self._running -= 1
+        if self._running == 1:  # the writer's connection is closed last, and tidies up
+            self._writes.put(None)
+        if not self._running and not self._ended.done():
             self._ended.set_result(None)
 
-    def _perform(self, seat: "_Seat", job: _Job) -> None:
-        """Does one job."""
-        if job.future.cancelled() or not job.take():
+    def _write_on(self, seat: "_Seat") -> None:
+        """What the writer does."""
+        is_open = True
+        while is_open:
+            job = self._writes.get()
+            if job is None:
+                break
+            jobs, is_open = _those_waiting(self._writes, job)
+            del job
+            jobs = [each for each in jobs if self._takes(each)]
+            if len(jobs) == 1 or not self._write_together(seat, jobs):
+                for each in jobs:
+                    self._perform(seat, each)
+                    del each
+            jobs.clear()
+
+    def _read_on(self, seat: "_Seat") -> None:
+        """What the first reader does: one that is never idle is better than several in turns."""
+        while (job := self._reads.get()) is not None:
+            if self._takes(job):
+                self._perform(seat, job)
+            del job
+
+    def _help_on(self, seat: "_Seat") -> None:
+        """What further readers do: they help when they are called, until nothing waits."""
+        while self._calls.get():
+            with contextlib.suppress(Empty):
+                while (job := self._reads.get_nowait()) is not None:
+                    if self._takes(job):
+                        self._perform(seat, job)
+                    del job
+                self._reads.put(None)  # the end, which is the first reader's
+
+    def _takes(self, job: _Job) -> bool:
+        """Whether a job is to be done: somebody waits for it."""
+        if job.future.cancelled():
             self._tell(job, None, None)
-            return
+            return False
+        self._taken += 1
+        return job.take()
+
+    def _perform(self, seat: "_Seat", job: _Job) -> None:
+        """Does one job, in a transaction of its own."""
         value, error = None, None
+        seat.begin(job)
         try:
-            seat.begin(job)
             value = job.context.run(seat.perform, job)
         except BaseException as raised:  # noqa: BLE001 - it is raised where it is waited for
             error = self._told(raised, is_writer=seat.is_writer)
-        finally:
-            seat.end()
+        seat.end()
         self._tell(job, value, error)
 
-    def _perform_all(self, seat: "_Seat", jobs: Sequence[_Job]) -> None:
-        for job in jobs:
-            self._perform(seat, job)
+    def _write_together(self, seat: "_Seat", jobs: Sequence[_Job]) -> bool:
+        """Does several jobs in one transaction, so that the disk is waited for once.
+
+        Returns:
+            Whether they are done. Else nothing is written, and each is to be tried by itself.
+        """
+        if any(job.limit_s is None for job in jobs):
+            return False
+        try:
+            ended = seat.perform_together(jobs)
+        except BaseException:  # noqa: BLE001 - each tells by itself what is wrong
+            return False
+        for job, (value, error) in zip(jobs, ended, strict=True):
+            self._tell(job, value, error and self._told(error, is_writer=True))
+        return True
 
     def _tell(self, job: _Job, value: Any, error: BaseException | None) -> None:
         self._done.append((job, value, error))
@@ -434,6 +505,8 @@ class _Seat:
     def end(self) -> None:
         """Notes that nothing runs."""
         with self._lock:
+            if self._job is not None:
+                self._job.began = 0.0
             self._job = None
 
     def interrupt(self, job: _Job) -> None:
@@ -457,6 +530,43 @@ class _Seat:
         if self.is_writer and self._mark != _mark_of(self._path):
             raise self._moved()  # while it was written: the new one has nothing of it
         return value
+
+    def perform_together(self, jobs: Sequence[_Job]) -> list[_Ended]:
+        """What the jobs' functions return, or raise, in one transaction for all of them.
+
+        What one has done before it raised is undone.
+
+        Raises:
+            Exception: the whole is undone.
+        """
+        connection = self._connection_for(jobs[0])
+        if any(job.mark != self._mark for job in jobs):
+            raise self._moved()
+        try:
+            transaction = connection.begin()
+            ended = [self._perform_within(job, connection) for job in jobs]
+            transaction.commit()
+        except BaseException:
+            self._undo(connection)
+            raise
+        if self._mark != _mark_of(self._path):
+            raise self._moved()
+        return ended
+
+    def _perform_within(self, job: _Job, connection: Connection) -> _Ended:
+        self._driver.execute("SAVEPOINT job")
+        value, error = None, None
+        self.begin(job)
+        try:
+            value = job.context.run(job.function, connection, *job.args, **job.kwargs)
+        except Exception as raised:  # noqa: BLE001 - it is raised where it is waited for
+            error = raised
+        self.end()
+        if error is not None:
+            # Some errors have undone the whole: then there is no such savepoint, and this fails.
+            self._driver.execute("ROLLBACK TO job")
+        self._driver.execute("RELEASE job")
+        return value, error
 
     def close(self) -> None:
         """Closes the connection."""
