@@ -20,6 +20,8 @@ from typing import Final, NoReturn
 
 from petsage.candidate import Candidate
 from petsage.check_messages import (
+    CLIENT,
+    LARGE,
     Failure,
     Kind,
     decode_job,
@@ -111,11 +113,11 @@ class Attempt:
         try:
             # Here: each thread has its own stack for what has overflown the ordinary one.
             faulthandler.enable(file=self._dump)
-            was_postponed = is_postponed()
+            before = _large()
             answer = self._answer(data, failures)
             self._begin("")
-            if was_postponed and not is_postponed():
-                self._say(b"C", b"")
+            for name in _large() - before:
+                self._say(b"C", name.encode())
             self._say(b"A", answer)
         except BaseException:  # noqa: BLE001 - whatever it is, the server logs it
             self._say(b"X", traceback.format_exc().encode("utf-8", "backslashreplace"))
@@ -171,6 +173,12 @@ class Attempt:
                 message = message[os.write(self._report, message) :]
         except OSError:
             os._exit(MUTE)
+
+
+def _large() -> set[str]:
+    """What of `LARGE` is imported."""
+    client = set() if is_postponed() else {CLIENT}
+    return client | {name for name in LARGE if name in sys.modules}
 
 
 def _limit_memory() -> None:

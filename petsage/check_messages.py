@@ -21,8 +21,12 @@ from petsage.signature import Flaw
 from petsage.snapshot import Snapshot
 
 Kind = Literal[b"J", b"F", b"B", b"C", b"A", b"X"]
-"""Job · forked, with the process group · begins, with a name · has imported aiohttp's client side ·
+"""Job · forked, with the process group · begins, with a name · has imported one of `LARGE` ·
 answer · what went wrong."""
+
+CLIENT: Final = "aiohttp's client side"
+LARGE: Final = (CLIENT, "petsage.storage", "petsage.resources")
+"""What takes long to import, and not every feature needs: imported once one does, and then kept."""
 
 HEADER: Final = struct.Struct("!cQ")
 

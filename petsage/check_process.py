@@ -8,6 +8,7 @@ Longer than 300 lines: what is forked, listened to and ended here is known to no
 
 import contextlib
 import gc
+import importlib
 import os
 import select
 import signal
@@ -17,7 +18,7 @@ import time
 from typing import IO, Final, NoReturn
 
 from petsage.check_attempt import MUTE, PR_SET_CHILD_SUBREAPER, Attempt, set_process_option
-from petsage.check_messages import HEADER, Failure, Kind, decode_order, frame
+from petsage.check_messages import CLIENT, HEADER, LARGE, Failure, Kind, decode_order, frame
 from petsage.client_side import import_client
 from petsage.side_effects import running_children
 
@@ -44,13 +45,22 @@ def serve(server: socket.socket) -> NoReturn:
         while (order := _receive(server)) is not None:
             attempts = _Attempts(server, *decode_order(order))
             attempts.run()
-            if attempts.uses_client:
-                import_client()  # now, and not again for each check
+            if attempts.large:
+                for name in attempts.large:  # now, and not again for each check
+                    _import_large(name)
                 gc.freeze()
             del order, attempts
     except BaseException as error:  # noqa: BLE001 - the server has gone, or begins another
         os._exit(not isinstance(error, OSError))
     os._exit(0)
+
+
+def _import_large(name: str) -> None:
+    if name == CLIENT:
+        import_client()
+        return
+    with contextlib.suppress(Exception):  # who imports it is told what is wrong with it
+        importlib.import_module(name)
 
 
 def serve_standard_input() -> NoReturn:
@@ -126,7 +136,7 @@ class _Attempts:
         job: what is to be checked.
 
     Attributes:
-        uses_client: whether a feature has aiohttp's client side imported, which takes a while.
+        large: what of `LARGE` a feature has imported.
     """
 
     def __init__(
@@ -142,7 +152,7 @@ class _Attempts:
         self._is_careful = is_careful
         self._failures = failures
         self._job = job
-        self.uses_client = False
+        self.large: set[str] = set()
         self._name = ""
         self._deadline = 0.0
         self._token = b""
@@ -248,7 +258,7 @@ class _Attempts:
             name = bytes(heard[start : start + size])
             del heard[: start + size]
             if kind == b"C":
-                self.uses_client = True
+                self.large |= {name.decode(errors="replace")} & {*LARGE}
                 continue
             self._name = name.decode() or self._name
             self._deadline = time.monotonic() + self._timeout_s + _GRACE_S

@@ -55,14 +55,12 @@ class DatabaseCounts:
 
     def note_away(self, kind: Kind, reason: str) -> None:
         """Notes that the database cannot be read from, or written to; it is logged once."""
-        is_new = kind not in self.away
         if not self.away:
             self.outages += 1
             self._since = time.monotonic()
-        self.away[kind] = reason
-        if is_new and not (kind == "read" and "write" in self.away):
             what = "used" if kind == "read" else "written to"
             _log.error("The database cannot be %s: %s", what, reason)
+        self.away[kind] = reason
 
     def note_busy(self, reason: str) -> None:
         """Notes that the database is there, and too slow; it is logged once a minute."""
@@ -73,10 +71,11 @@ class DatabaseCounts:
 
     def note_back(self, kind: Kind) -> None:
         """Notes that the database was read from, or written to, as wished."""
+        was_away = bool(self.away)
         self.away.pop(kind, None)
         if kind == "write":
             self.away.pop("read", None)  # who can write there can read there
-        if not self.away:
+        if was_away and not self.away:
             _log.info(
                 "The database can be used again, after %.1f s", time.monotonic() - self._since
             )

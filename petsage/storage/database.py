@@ -16,7 +16,7 @@ from petsage.errors import StorageError
 from petsage.feature import FEATURE_NAME, Lifespan
 from petsage.settings import SQLITE, DatabaseSettings
 from petsage.shared_database import SHARED_DATABASE, DatabaseCounts, Kind, SharedDatabase
-from petsage.storage.faults import Moved, Taken, Unavailable, taken, unavailable
+from petsage.storage.faults import FIX, Moved, Taken, Unavailable, taken, unavailable
 from petsage.storage.migrating import Migration, bring_up_to_date
 
 _log = logging.getLogger(__name__)
@@ -230,16 +230,22 @@ class Database:
 
     async def _look_now(self) -> None:
         if self._mark is None:
-            raise StorageError(self._reason, fix="see the log")
+            raise _told(self._reason)
         also_writes = "write" in self._counts.away
         try:
             await self._engine.look(also_writes=also_writes)
         except Unavailable as error:
             if error.kind == "away":
                 self._counts.note_away("write" if also_writes else "read", error.reason)
-            raise StorageError(error.reason, fix="see the log") from None
+            raise _told(error.reason) from None
         if self._counts.away:
             self._counts.note_back("write" if also_writes else "read")
+
+
+def _told(reason: str) -> StorageError:
+    """A reason as an error."""
+    problem, _, fix = reason.partition(FIX)
+    return StorageError(problem, fix=fix or "wait, or see the log")
 
 
 DATABASE: Final = web.AppKey("database", Database)

@@ -10,6 +10,10 @@ from petsage.shared_database import Reason
 RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
+FIX: Final = "; fix: "
+"""Stands in a reason before what mends it."""
+
+
 class Unavailable(Exception):  # noqa: N818 - named for what it is
     """The database cannot be used now.
 
