@@ -44,8 +44,17 @@ from sqlalchemy import (
     BigInteger, Column, Connection, MetaData, Table, UniqueConstraint, bindparam, insert, select,
     text, update,
 )
+from sqlalchemy.types import TypeDecorator
 from petsage.storage import NAMING, Json, Key, Text, UtcDateTime
 from .models import Note, NoteCreate
+
+class Shelf(TypeDecorator):
+    '''A type of the feature's own.'''
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value, dialect):
+        return value
 
 log = logging.getLogger(__name__)
 metadata = MetaData(naming_convention=NAMING)
@@ -54,7 +63,7 @@ notes = Table(
     metadata,
     Column("id", Key, primary_key=True),
     Column("name", Text(100), nullable=False, unique=True),
-    Column("shelf", Text, nullable=False),
+    Column("shelf", Shelf, nullable=False),
     Column("place", BigInteger, nullable=False),
     Column("count", BigInteger, nullable=False),
     Column("at", UtcDateTime, nullable=False),
@@ -94,7 +103,8 @@ def lack_a_name(connection: Connection) -> None:
     connection.execute(text("INSERT INTO notes (count) VALUES (1)"))
 
 SLOW = {
-    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    " SELECT max(i) FROM n",
     "postgresql": "SELECT pg_sleep(30)",
 }
 

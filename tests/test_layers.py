@@ -77,6 +77,7 @@ PACKAGES = {
         "migrating",
         "comparing",
         "faults",
+        "caches",
         "sqlite",
         "postgresql",
         "database",

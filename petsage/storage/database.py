@@ -46,7 +46,7 @@ class Engine(Protocol):
         """Asks whether the database is there."""
 
     def forget(self) -> None:
-        """Lets go of the statements that were compiled."""
+        """Lets go of what is kept of features' statements."""
 
     async def close(self) -> None:
         """Ends what runs, and closes the connections."""
@@ -165,7 +165,7 @@ class Database:
             task.result()
 
     async def stop(self) -> None:
-        """Ends what goes on behind, and lets go of the statements that were compiled."""
+        """Ends what goes on behind, and lets go of what is kept of statements."""
         for task in (self._task, self._look):
             if task is not None:
                 task.cancel()

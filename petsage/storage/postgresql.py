@@ -22,6 +22,7 @@ from sqlalchemy.util import greenlet_spawn
 from petsage.errors import StorageError
 from petsage.settings import DatabaseSettings
 from petsage.shared_database import DatabaseCounts
+from petsage.storage.caches import forget_all
 from petsage.storage.faults import Taken, Unavailable, columns_in_postgresql
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ class PostgresqlEngine:
             await self._ask(self._readers, _read_something, (), {})
 
     def forget(self) -> None:
-        """Lets go of the statements that were compiled."""
+        """Lets go of what is kept of features' statements."""
         for engine in (self._readers, self._writers):
-            engine.sync_engine.clear_compiled_cache()
+            forget_all(engine.sync_engine)
 
     async def close(self) -> None:
         """Closes the connections."""

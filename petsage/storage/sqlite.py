@@ -30,6 +30,7 @@ from sqlalchemy.pool import NullPool
 
 from petsage.settings import SQLITE, DatabaseSettings
 from petsage.shared_database import DatabaseCounts
+from petsage.storage.caches import forget_all
 from petsage.storage.faults import Moved, Taken, Unavailable, columns_in_sqlite
 
 _log = logging.getLogger(__name__)
@@ -212,9 +213,9 @@ class SqliteEngine:
             await self._put(self._reads, None, _read_something, (), {}, self.timeout_s)
 
     def forget(self) -> None:
-        """Lets go of the statements that were compiled."""
+        """Lets go of what is kept of features' statements."""
         for engine in self._engines.values():
-            engine.clear_compiled_cache()
+            forget_all(engine)
 
     async def close(self) -> None:
         """Waits for what runs, and closes the file."""

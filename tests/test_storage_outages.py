@@ -1,0 +1,241 @@
+"""A database that goes away, and comes back; and one that cannot be used to begin with."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from petsage.app import create_app
+from petsage.catalog import CATALOG
+from petsage.shared_database import SHARED_DATABASE
+from petsage.testing import _client
+from tests.keeping import FILES, note
+
+URL = "/api/v1/notes"
+READY = "/readyz/notes.database"
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def begin(petsage_settings, feature_folder, log_pipeline):
+    """Serves the feature `notes` on a database, which has to be quick."""
+
+    def client(url: str, timeout_s: float = 5.0):
+        folders = [feature_folder("notes", FILES).parent]
+        settings = petsage_settings.model_copy(
+            update={
+                "catalog": petsage_settings.catalog.model_copy(update={"folders": folders}),
+                "database": petsage_settings.database.model_copy(
+                    update={"url": url, "timeout_s": timeout_s}
+                ),
+            }
+        )
+        return _client(create_app(settings), settings)
+
+    return client
+
+
+@pytest.fixture
+def path(sqlite_url) -> Path:
+    return Path(sqlite_url.removeprefix("sqlite:///"))
+
+
+async def _status(client, path=URL):
+    async with client.get(path) as answer:
+        if answer.status == 503 and path == URL:
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.headers["Content-Type"] == "application/problem+json"
+        return answer.status
+
+
+async def _add(client, name, place):
+    async with client.post(URL, json=note(name, place)) as answer:
+        return answer.status
+
+
+async def _until(client, status, path=URL):
+    async with asyncio.timeout(20):
+        while await _status(client, path) != status:
+            await asyncio.sleep(0.02)
+
+
+def _told(log_lines):
+    """What the log says of the database, without what differs from time to time."""
+    lines = [line for line in log_lines() if line["logger"] == "petsage.shared_database"]
+    return [" ".join(line["message"].split()[:5]) for line in lines]
+
+
+async def test_a_server_that_is_restarted_costs_no_request(begin, stoppable_postgres):
+    async with begin(stoppable_postgres.url) as client:
+        assert await _add(client, "a", 1) == 201
+        await asyncio.gather(*(_status(client) for _ in range(20)))
+        for end in (stoppable_postgres.cluster.stop, stoppable_postgres.cluster.crash):
+            # In the loop's own thread: it has seen nothing of it when the next requests come.
+            end()
+            stoppable_postgres.cluster.start()
+            calls = [_status(client) for _ in range(10)]
+            counts = [client.post(f"{URL}/1/count") for _ in range(10)]
+            assert await asyncio.gather(*calls) == [200] * 10
+            assert [each.status for each in await asyncio.gather(*counts)] == [200] * 10
+        assert client.app[SHARED_DATABASE].counts.outages == 0
+
+
+async def test_a_server_that_is_away_is_503_until_it_is_back(begin, stoppable_postgres, log_lines):
+    async with begin(stoppable_postgres.url) as client:
+        assert await _add(client, "a", 1) == 201
+        assert await _status(client, READY) == 200
+        stoppable_postgres.cluster.stop()
+        for place in range(3):
+            assert await _status(client) == 503
+            assert await _add(client, "b", place) == 503
+        assert await _status(client, "/api/v1/smoke-test") in {200, 404}
+        async with asyncio.timeout(20):
+            while await _status(client, READY) != 503:
+                await asyncio.sleep(0.05)
+        stoppable_postgres.cluster.start()
+        assert await _status(client) == 200
+        assert await _add(client, "b", 2) == 201
+        await _until(client, 200, READY)
+    assert _told(log_lines) == ["The database cannot be used:", "The database can be used"]
+
+
+async def test_a_feature_starts_without_its_server(begin, stoppable_postgres, log_lines):
+    stoppable_postgres.cluster.stop()
+    async with begin(stoppable_postgres.url) as client:
+        assert await _status(client) == 503
+        assert await _status(client, READY) == 503
+        stoppable_postgres.cluster.start()
+        await _until(client, 200)
+        assert await _add(client, "a", 1) == 201
+        await _until(client, 200, READY)
+    assert _told(log_lines) == ["The database cannot be written", "The database can be used"]
+
+
+async def test_a_password_is_told_to_nobody(begin, postgres_url, log_lines, petsage_settings):
+    for url in (
+        f"postgresql://petsage:{SECRET}@127.0.0.1:1/none",
+        f"postgresql://petsage:{SECRET}@127.0.0.1:{SECRET}/none",
+        f"postgresql://petsage:{SECRET}@/none?host=/nowhere&sslmode={SECRET}",
+    ):
+        async with begin(url) as client:
+            async with client.get("/readyz?verbose") as answer:
+                assert SECRET not in await answer.text()
+            assert await _status(client) == 503
+            assert SECRET not in repr(client.app[SHARED_DATABASE].settings)
+    assert SECRET not in str(log_lines())
+
+
+async def test_a_file_that_is_gone_is_503_until_it_is_back(begin, sqlite_url, path, log_lines):
+    async with begin(sqlite_url) as client:
+        assert await _add(client, "a", 1) == 201
+        aside = path.with_name("aside")
+        path.rename(aside)
+        assert await _status(client) == 503
+        assert await _add(client, "b", 2) == 503
+        await _until(client, 503, READY)
+        assert not path.exists()
+        aside.rename(path)
+        assert await _status(client) == 200
+        assert await _add(client, "b", 2) == 201
+        await _until(client, 200, READY)
+    assert _told(log_lines) == ["The database cannot be used:", "The database can be used"]
+
+
+async def test_another_file_in_its_place_is_brought_up_to_date(begin, sqlite_url, path):
+    async with begin(sqlite_url) as client:
+        assert await _add(client, "a", 1) == 201
+        for end in ("", "-wal", "-shm"):
+            Path(f"{path}{end}").unlink()
+        sqlite3.connect(path).close()
+        path.touch()  # sqlite3 makes no file before something is written
+        assert await _status(client) == 503
+        await _until(client, 200)
+        assert await _add(client, "a", 1) == 201
+        async with client.get(URL) as answer:
+            assert await answer.json() == ["a"]
+
+
+@pytest.mark.parametrize("what", ["no database", "a folder"])
+async def test_what_cannot_be_used_is_told_and_mended(begin, sqlite_url, path, log_lines, what):
+    if what == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"not a database" * 100)
+    async with begin(sqlite_url) as client:
+        assert await _status(client) == 503
+        line = next(each for each in log_lines() if each["logger"] == "petsage.shared_database")
+        assert str(path) in line["message"]
+        assert "; fix: " in line["message"]
+        if what == "a folder":
+            path.rmdir()
+        else:
+            path.unlink()
+        await _until(client, 200)
+        assert await _add(client, "a", 1) == 201
+
+
+async def test_a_disk_that_is_full_is_503_for_who_writes(begin, sqlite_url, path, log_lines):
+    async with begin(sqlite_url) as client:
+        assert await _add(client, "a", 1) == 201
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        wal = Path(f"{path}-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wal + 4096, before[1]))
+        try:
+            assert await _add(client, "b", 2) == 503
+            assert await _status(client) == 200
+            await _until(client, 503, READY)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        await _until(client, 200, READY)
+        assert await _add(client, "b", 2) == 201
+        async with client.get(URL) as answer:
+            assert await answer.json() == ["a", "b"]
+    assert _told(log_lines) == ["The database cannot be written", "The database can be used"]
+
+
+async def test_who_writes_waits_for_another_process_no_longer_than_it_may(begin, sqlite_url, path):
+    async with begin(sqlite_url, timeout_s=0.3) as client:
+        assert await _add(client, "a", 1) == 201
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writes = asyncio.gather(*(_add(client, f"n{i}", 10 + i) for i in range(3)))
+            assert await _status(client) == 200
+            async with asyncio.timeout(5):
+                assert await writes == [503] * 3
+            other.execute("ROLLBACK")
+        assert await _add(client, "b", 2) == 201
+        async with client.get(URL) as answer:
+            assert await answer.json() == ["a", "b"]
+        assert client.app[SHARED_DATABASE].counts.outages == 0
+
+
+async def test_tables_that_are_newer_than_the_code_keep_a_feature_from_starting(
+    begin, sqlite_url, path
+):
+    async with begin(sqlite_url):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE petsage_revisions SET revision = '0002'")
+        other.commit()
+    async with begin(sqlite_url) as client:
+        entry = next(each for each in client.app[CATALOG].entries() if each.name == "notes")
+        assert [finding.id for finding in entry.findings] == ["lifespan-failed"]
+        assert "0002" in entry.findings[0].problem
+
+
+async def test_the_file_is_for_nobody_else_to_read(begin, tmp_path):
+    folder = tmp_path / "new" / "data"
+    async with begin(f"sqlite:///{folder / 'p e#t.db'}") as client:
+        assert await _add(client, "a", 1) == 201
+        modes = {each.name: each.stat().st_mode & 0o777 for each in folder.iterdir()}
+        assert modes.pop("p e#t.db") == 0o600
+        assert set(modes.values()) == {0o600}
+        assert folder.stat().st_mode & 0o777 == 0o700
+    # The last to go tidies up.
+    assert os.listdir(folder) == ["p e#t.db"]
+    shutil.rmtree(folder)
