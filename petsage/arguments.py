@@ -61,10 +61,10 @@ async def read_arguments(
         try:
             arguments[parameter.argument] = parameter.adapter.validate_python(raw)
         except ValidationError as error:
-            errors += _field_problems(parameter.where, parameter.name, error, raw)
+            errors += field_problems(parameter.where, parameter.name, error, raw)
     body = signature.body
     if body is not None:
-        data = await _read_json(request) if request.body_exists else b""
+        data = await _read_json(request, body.marker.media_type) if request.body_exists else b""
         try:
             if data:
                 arguments[body.argument] = body.adapter.validate_json(data, strict=True)
@@ -135,8 +135,8 @@ def unreadable_body(error: BaseException) -> Problem:
     return Problem(400, f"The body cannot be read: {type(error).__name__}", headers=headers)
 
 
-async def _read_json(request: web.Request) -> bytes:
-    """The body, whole, where it says that it is JSON.
+async def _read_json(request: web.Request, media_type: str | None) -> bytes:
+    """The body, whole, where it says that it is JSON: `media_type`, or by any name where None.
 
     Raises:
         Problem: 415 where it says that it is something else, 413 where it is larger than
@@ -144,14 +144,22 @@ async def _read_json(request: web.Request) -> bytes:
             short, or not in the encoding that it says.
     """
     kind = request.content_type
-    if "Content-Type" not in request.headers or not (kind == JSON or kind.endswith("+json")):
-        raise Problem(415, f"The body has to be `{JSON}`", headers={"Accept": JSON})
+    if media_type is not None:
+        is_right = kind == media_type
+    else:
+        is_right = kind == JSON or kind.endswith("+json")
+    wanted = media_type or JSON
+    # RFC 5789, section 2.2: the kinds of a patch have a header of their own.
+    is_patch = request.method == "PATCH" and media_type is not None
+    accept = {"Accept-Patch" if is_patch else "Accept": wanted}
+    if "Content-Type" not in request.headers or not is_right:
+        raise Problem(415, f"The body has to be `{wanted}`", headers=accept)
     charset = request.charset
     if charset is not None and charset.lower().replace("-", "") not in {"utf8", "usascii"}:
         raise Problem(
             415,
             "JSON is UTF-8 (RFC 8259), and the `charset` says another encoding",
-            headers={"Accept": JSON},
+            headers=accept,
         )
     try:
         data = await request.read()
@@ -182,7 +190,7 @@ def _body_problems(error: ValidationError, data: bytes) -> list[FieldProblem]:
         document = from_json(data)
     except ValueError as reason:
         raise Problem(400, f"The body is not JSON: {reason}") from None
-    return _field_problems("body", "", error, document)
+    return field_problems("body", "", error, document)
 
 
 def _missing(where: str, name: str) -> FieldProblem:
@@ -198,8 +206,15 @@ def _not_unicode(parameter: Parameter) -> FieldProblem:
     )
 
 
-def _field_problems(where: str, name: str, error: ValidationError, raw: Any) -> list[FieldProblem]:
-    """One entry for each wrong place in `raw`; where several types might do, it says them all."""
+def field_problems(where: str, name: str, error: ValidationError, raw: Any) -> list[FieldProblem]:
+    """One entry for each wrong place in `raw`; where several types might do, it says them all.
+
+    Args:
+        where: the part of the request that it came in.
+        name: its name there, empty where it is all of that part.
+        error: what pydantic says of it.
+        raw: what was validated.
+    """
     prefix = [name] if name else []
     if error.error_count() > _MAX_LISTED:
         detail = f"{error.error_count()} values are wrong, which is too many to list"

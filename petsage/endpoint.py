@@ -41,6 +41,7 @@ class Endpoint:
         empty_status: the status where it returns None; None where it never does.
         raw: whether it may answer with a response of its own making.
         reply: whether it may answer with a `Reply`.
+        headers: what is documented of an ordinary answer's headers, by name.
         takes_nothing: whether its handler has no arguments.
     """
 
@@ -69,6 +70,7 @@ class Endpoint:
             self.empty_status = 204 if answer is not None or status == 200 else status
         self.raw = returns.raw
         self.reply = returns.reply
+        self.headers = returns.headers
         self._bodiless = _BODILESS | self.bare
         self._app_values: dict[str, Any] = {}
         self.takes_nothing = not (
@@ -109,12 +111,19 @@ class Endpoint:
                 if status != self.status and empty_status is not None:
                     empty_status = status
             headers = value.headers or _NO_HEADERS
-            value = value.value
+            json, value = value.json, value.value
+            if json is not None and self._is_own_json(value, status):
+                return JsonResponse(json, status, headers)
         if isinstance(value, web.StreamResponse):
             return value
         if value is None and (empty_status is not None or status in self._bodiless):
             return web.Response(status=empty_status or status, headers=headers)
         return JsonResponse(self._to_json(value, status), status, headers)
+
+    def _is_own_json(self, value: Any, status: int) -> bool:
+        """Whether the JSON that a value's own model makes is what this answers with."""
+        answer = self.answers.get(status, self.answer)
+        return answer is not None and type(value) is answer.model and status not in self._bodiless
 
     def _to_json(self, value: Any, status: int) -> bytes:
         answer = self.answers.get(status, self.answer)

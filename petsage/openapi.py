@@ -35,6 +35,18 @@ _REF: Final = "#/components/schemas/"
 _PROBLEM: Final = "Problem"
 _PROBLEM_CONTENT: Final = {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"}}}
 _HEADERS: Final = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+_PATCH_HEADERS: Final = {
+    "Accept-Patch": {
+        "description": "The content type that a patch has to have.",
+        "schema": {"type": "string"},
+    }
+}
+_RETRY_HEADERS: Final = {
+    "Retry-After": {
+        "description": "The seconds after which another try makes sense.",
+        "schema": {"type": "integer"},
+    }
+}
 
 # What every document's operations refer to, but the schemas.
 _COMPONENTS: Final = {
@@ -254,7 +266,8 @@ class _FeaturePart:
         }
         if body.marker.example is not None:
             content["example"] = body.marker.example
-        documented: dict[str, Any] = {"content": {JSON: content}, "required": body.required}
+        kind = body.marker.media_type or JSON
+        documented: dict[str, Any] = {"content": {kind: content}, "required": body.required}
         if body.marker.description:
             documented["description"] = body.marker.description
         return documented
@@ -295,6 +308,7 @@ class _FeaturePart:
             _add(responses, "default", description, {**answer, **_PROBLEM_CONTENT})
         else:
             responses["default"] = {"$ref": f"#/components/responses/{_PROBLEM}"}
+        _add_headers(responses, compiled)
         return responses
 
 
@@ -308,6 +322,28 @@ def _add(
     response = responses.setdefault(str(status), {"description": description, "headers": _HEADERS})
     if content:
         response["content"] = {**response.get("content", {}), **content}
+
+
+def _add_headers(responses: dict[str, Any], compiled: CompiledRoute) -> None:
+    """Adds what is known of the headers of each response, besides those that all have."""
+    endpoint = compiled.endpoint
+    body = endpoint.signature.body
+    is_patch = compiled.route.method == "PATCH" and body is not None and body.marker.media_type
+    own = {
+        name: {"description": text, "schema": {"type": "string"}}
+        for name, text in endpoint.headers.items()
+    }
+    by_status = {
+        endpoint.status: own,
+        # RFC 9110, section 15.4.5: what the whole answer would have had.
+        304: own,
+        415: _PATCH_HEADERS if is_patch else {},
+        503: _RETRY_HEADERS,
+    }
+    for status, headers in by_status.items():
+        response = responses.get(str(status))
+        if response is not None and headers:
+            response["headers"] = {**response["headers"], **headers}
 
 
 def _phrase(status: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 Shape = Literal["scalar", "list", "document"]
@@ -121,11 +121,17 @@ class JsonAnswer:
     """What becomes a JSON body.
 
     Args:
-        adapter: its type's; one that is deferred is made at the first answer.
+        annotation: its type.
+        adapter: that type's; one that is deferred is made at the first answer.
+
+    Attributes:
+        model: the pydantic model that it is; None where it is anything else.
     """
 
-    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+    def __init__(self, annotation: Any, adapter: TypeAdapter[Any]) -> None:
         self.adapter = adapter
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        self.model: type[BaseModel] | None = annotation if is_model else None
 
     @cached_property
     def _validate(self) -> Callable[..., Any]:
@@ -177,7 +183,7 @@ class AnswerTypes:
         """
         if id(annotation) not in self._compiled:
             # The annotation is kept, and no other has its id meanwhile.
-            answer = JsonAnswer(self._adapter(annotation))
+            answer = JsonAnswer(annotation, self._adapter(annotation))
             if self._trust != "own":
                 answer.prepare()
             self._compiled[id(annotation)] = annotation, answer

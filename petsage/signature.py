@@ -1,7 +1,7 @@
 """What a handler's signature may say, and what it is taken for once `signature_reader` read it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from aiohttp import web
@@ -45,10 +45,13 @@ class Body:
     Args:
         description: for the API's documentation.
         example: for the API's documentation.
+        media_type: the only content type that is taken, a kind of JSON such as
+            `application/merge-patch+json`; where left out, JSON by any of its names.
     """
 
     description: str | None = None
     example: Any = None
+    media_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Reply(Generic[T]):
         value: what becomes the body; None for none.
         status: the HTTP status, 200 to 599; the route's where left out.
         headers: further headers.
+        json: what pydantic's serializer of the value's own model has made of it already, where
+            it has; it is not made a second time where that model is what the handler answers with.
 
     Raises:
         ValueError: the status is another one, which no answer of its own can have.
@@ -78,6 +83,7 @@ class Reply(Generic[T]):
     value: T
     status: int | None = None
     headers: Mapping[str, str] | None = None
+    json: bytes | None = None
 
     def __post_init__(self) -> None:
         """Refuses a status that would leave the client without an answer."""
@@ -101,6 +107,18 @@ class Media:
     """
 
     types: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AnswerHeaders:
+    """For a return annotation, `Annotated[Reply[T], AnswerHeaders({"ETag": "…"})]`.
+
+    Args:
+        descriptions: for the API's documentation, what each header of an ordinary answer says;
+            of a 304 those that it has, too.
+    """
+
+    descriptions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -166,12 +184,14 @@ class Returns:
         nothing: whether there may be no body at all.
         raw: whether it may be a response of the handler's own making.
         reply: whether it may be a `Reply`, which says its own status.
+        headers: what is documented of an answer's headers, by name.
     """
 
     kind: Any = None
     nothing: bool = False
     raw: bool = False
     reply: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

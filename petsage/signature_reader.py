@@ -8,6 +8,7 @@ Longer than 300 lines: one rule after another, each a few lines and the text of 
 import inspect
 import typing
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Final, Never, NoReturn, get_args, get_origin
 
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from petsage.shapes import JsonType, UnusableType
 from petsage.signature import (
+    AnswerHeaders,
     AppParameter,
     Body,
     BodyParameter,
@@ -375,7 +377,13 @@ def split_returns(annotation: Any) -> Returns:
     if origin is Annotated:
         inner = split_returns(parts[0])
         # What an `Annotated` says of JSON is kept with it.
-        return Returns(annotation) if inner == Returns(parts[0]) else inner
+        if inner == Returns(parts[0]):
+            return Returns(annotation)
+        headers = dict(inner.headers)
+        for part in parts[1:]:
+            if isinstance(part, AnswerHeaders):
+                headers |= part.descriptions
+        return replace(inner, headers=headers)
     if isinstance(annotation, type) and issubclass(annotation, web.StreamResponse):
         return Returns(raw=True)
     return Returns(annotation)
@@ -389,4 +397,5 @@ def _joined(parts: Iterable[Returns]) -> Returns:
         nothing=any(part.nothing for part in parts),
         raw=any(part.raw for part in parts),
         reply=any(part.reply for part in parts),
+        headers={name: text for part in parts for name, text in part.headers.items()},
     )

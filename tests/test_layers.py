@@ -17,7 +17,8 @@ ROWS = [
     *("path_template", "feature", "openapi", "generation"),
     "shared_database",  # who keeps no data knows this much of it
     "",  # the package's root: the public names
-    "storage",
+    # What features are made of that keep data.
+    *("storage", "resources"),
     # From a path to an endpoint.
     *("answers", "routing"),
     # From a folder to a feature that serves.
@@ -107,6 +108,16 @@ PACKAGES = {
         "interruption",
         "building",
         "removal",
+    ],
+    "resources": [
+        "fields",
+        "patching",
+        "conditions",
+        "pages",
+        "cursors",
+        "scans",
+        "paging",
+        "",
     ],
     "system": ["welcome", "docs", "health", "samples", "metrics", "management", ""],
 }
