@@ -110,15 +110,16 @@ class Media:
 
 
 @dataclass(frozen=True)
-class AnswerHeaders:
-    """For a return annotation, `Annotated[Reply[T], AnswerHeaders({"ETag": "…"})]`.
+class AnswerHeader:
+    """For a return annotation, `Annotated[Reply[T], AnswerHeader("ETag", "…")]`, any number of it.
 
     Args:
-        descriptions: for the API's documentation, what each header of an ordinary answer says;
-            of a 304 those that it has, too.
+        name: of a header that ordinary answers have, and 304 too where it is documented.
+        description: for the API's documentation, what it says.
     """
 
-    descriptions: Mapping[str, str]
+    name: str
+    description: str
 
 
 @dataclass(frozen=True)

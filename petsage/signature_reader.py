@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from petsage.shapes import JsonType, UnusableType
 from petsage.signature import (
-    AnswerHeaders,
+    AnswerHeader,
     AppParameter,
     Body,
     BodyParameter,
@@ -381,8 +381,8 @@ def split_returns(annotation: Any) -> Returns:
             return Returns(annotation)
         headers = dict(inner.headers)
         for part in parts[1:]:
-            if isinstance(part, AnswerHeaders):
-                headers |= part.descriptions
+            if isinstance(part, AnswerHeader):
+                headers[part.name] = part.description
         return replace(inner, headers=headers)
     if isinstance(annotation, type) and issubclass(annotation, web.StreamResponse):
         return Returns(raw=True)

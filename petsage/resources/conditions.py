@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import BaseModel, BeforeValidator
 
 from petsage import Header, Problem, Reply
-from petsage.signature import AnswerHeaders
+from petsage.signature import AnswerHeader
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -43,17 +43,19 @@ IfNoneMatch = Annotated[
 ]
 """The header `If-None-Match`, None where it is not there; `found` and `listed` read it."""
 
-_ETAG: Final = {"ETag": "A hash of this answer's body, for `If-Match` and `If-None-Match`."}
+_ETAG: Final = AnswerHeader(
+    "ETag", "A hash of this answer's body, for `If-Match` and `If-None-Match`."
+)
 
-Tagged = Annotated[Reply[M], AnswerHeaders(_ETAG)]
+Tagged = Annotated[Reply[M], _ETAG]
 """What `tagged` makes, as a return annotation."""
 
 Created = Annotated[
-    Reply[M], AnswerHeaders({**_ETAG, "Location": "Where what was created can be read."})
+    Reply[M], _ETAG, AnswerHeader("Location", "Where what was created can be read.")
 ]
 """What `tagged` makes with a location, as a return annotation."""
 
-Found = Annotated[Reply[M | None], AnswerHeaders(_ETAG)]
+Found = Annotated[Reply[M | None], _ETAG]
 """What `found` makes, as a return annotation."""
 
 

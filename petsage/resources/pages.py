@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from petsage import Reply
 from petsage.resources.conditions import answer_with
-from petsage.signature import AnswerHeaders
+from petsage.signature import AnswerHeader
 
 T = TypeVar("T")
 
@@ -42,12 +42,8 @@ P = TypeVar("P", bound=Page[Any])
 
 Listed = Annotated[
     Reply[P | None],
-    AnswerHeaders(
-        {
-            "ETag": "A hash of this answer's body, for `If-None-Match`.",
-            "Link": 'Where the next page is, with `rel="next"`; left out of the last.',
-        }
-    ),
+    AnswerHeader("ETag", "A hash of this answer's body, for `If-None-Match`."),
+    AnswerHeader("Link", 'Where the next page is, with `rel="next"`; left out of the last.'),
 ]
 """What `listed` makes, as a return annotation."""
 
