@@ -137,11 +137,11 @@ async def test_an_id_is_never_given_twice(pets: Pets) -> None:
     assert (await pets.add())["id"] > first["id"]
 
 
-@pytest.mark.parametrize("number", ["0", "-1", str(2**63), "x", "1.5", "%00", "1e400"])
-async def test_what_no_id_can_be_is_refused(pets: Pets, number: str) -> None:
-    for method in ("GET", "DELETE"):
-        answer = await pets.request(method, f"{LIST}/{number}")
-        assert pointers(answer) == [("path", "/pet_id")]
+async def test_what_no_id_can_be_is_refused(pets: Pets) -> None:
+    for number in ("0", "-1", str(2**63), "x", "1.5", "%00", "1e400"):
+        for method in ("GET", "DELETE"):
+            answer = await pets.request(method, f"{LIST}/{number}")
+            assert pointers(answer) == [("path", "/pet_id")], number
     assert (await pets.get(f"{LIST}/{2**63 - 1}")).status == 404
 
 
@@ -222,14 +222,13 @@ async def test_a_pet_lacks_nothing_that_it_has_to_have(pets: Pets) -> None:
         assert pointers(await pets.patch(path, value)) == [("body", "")]
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/json-patch+json", "text/plain"])
-async def test_a_patch_of_another_kind_is_told_the_right_one(pets: Pets, kind: str) -> None:
+async def test_a_patch_of_another_kind_is_told_the_right_one(pets: Pets) -> None:
     path = f"{LIST}/{(await pets.add())['id']}"
-    answer = await pets.send(path, b"{}", kind, "PATCH")
-    assert (answer.status, answer.headers["Accept-Patch"]) == (415, PATCH)
+    wrong = ("application/json", "application/json-patch+json", "text/plain")
+    for kind in (*wrong, f"{PATCH}; charset=latin-1"):
+        answer = await pets.send(path, b"{}", kind, "PATCH")
+        assert (answer.status, answer.headers["Accept-Patch"]) == (415, PATCH)
     assert (await pets.send(path, b"{}", f"{PATCH}; charset=utf-8", "PATCH")).status == 200
-    answer = await pets.send(path, b"{}", f"{PATCH}; charset=latin-1", "PATCH")
-    assert (answer.status, answer.headers["Accept-Patch"]) == (415, PATCH)
 
 
 async def test_a_list_is_filtered_sorted_and_paged(pets: Pets) -> None:
@@ -283,30 +282,30 @@ async def test_a_page_says_what_it_is_and_whether_it_is_new(pets: Pets) -> None:
     assert (head.status, "Link" in head.headers, head.body) == (200, True, b"")
 
 
-@pytest.mark.parametrize(
-    ("query", "pointer"),
-    [
-        ("specie=dog", "/specie"),
-        ("species=fish", "/species/0"),
-        ("species=", "/species/0"),
-        ("sort=name", "/sort"),
-        ("sort=", "/sort"),
-        ("limit=0", "/limit"),
-        ("limit=501", "/limit"),
-        ("limit=x", "/limit"),
-        ("born.gte=yesterday", "/born.gte"),
-        ("born.gte=2020-01-01&born.gte=2020-01-02", "/born.gte"),
-        ("born_gte=2020-01-01", "/born_gte"),
-        ("cursor=", "/cursor"),
-        ("cursor=x", "/cursor"),
-        ("cursor=%00", "/cursor"),
-        ("cursor=%F0%9F%90%88", "/cursor"),
-        ("cursor=AAAAAAAAAAAAAAAA", "/cursor"),
-    ],
-)
-async def test_a_list_that_cannot_be_meant_is_refused(pets: Pets, query: str, pointer: str) -> None:
-    answer = await pets.get(f"{LIST}?{query}")
-    assert pointers(answer) == [("query", pointer)]
+UNLISTABLE = [
+    ("specie=dog", "/specie"),
+    ("species=fish", "/species/0"),
+    ("species=", "/species/0"),
+    ("sort=name", "/sort"),
+    ("sort=", "/sort"),
+    ("limit=0", "/limit"),
+    ("limit=501", "/limit"),
+    ("limit=x", "/limit"),
+    ("born.gte=yesterday", "/born.gte"),
+    ("born.gte=2020-01-01&born.gte=2020-01-02", "/born.gte"),
+    ("born_gte=2020-01-01", "/born_gte"),
+    ("cursor=", "/cursor"),
+    ("cursor=x", "/cursor"),
+    ("cursor=%00", "/cursor"),
+    ("cursor=%F0%9F%90%88", "/cursor"),
+    ("cursor=AAAAAAAAAAAAAAAA", "/cursor"),
+]
+
+
+async def test_a_list_that_cannot_be_meant_is_refused(pets: Pets) -> None:
+    for query, pointer in UNLISTABLE:
+        answer = await pets.get(f"{LIST}?{query}")
+        assert pointers(answer) == [("query", pointer)], query
 
 
 async def test_a_cursor_is_of_its_list_alone(pets: Pets) -> None:

@@ -46,7 +46,8 @@ def write_cursor(place: Place, listing: bytes) -> str:
     Raises:
         TypeError: the value is of a type that cannot be kept exactly.
     """
-    kind = type(place.value)
+    # asyncpg's is a subclass.
+    kind = UUID if isinstance(place.value, UUID) else type(place.value)
     if kind not in KINDS:
         raise TypeError(f"a list cannot be sorted by {kind.__name__}; fix: leave it out of `sort`")
     tag, write, _ = KINDS[kind]
