@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from hashlib import blake2b
+from math import isfinite
 from typing import Any, Final
 from uuid import UUID
 
@@ -111,14 +112,21 @@ def _text(written: Any) -> str:
 
 
 def _number(written: Any) -> float:
-    if type(written) is not str:
-        raise TypeError
-    return float.fromhex(written)
+    number = float.fromhex(written)
+    if not isfinite(number):
+        raise ValueError
+    return number
+
+
+def _uuid(written: Any) -> UUID:
+    return UUID(_text(written))
 
 
 def _moment(written: str) -> datetime:
     moment = datetime.fromisoformat(written)
-    return moment if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment.tzinfo is None:
+        raise ValueError
+    return moment.astimezone(UTC)
 
 
 # How a value of each type is written, and read again as exactly that value.
@@ -130,6 +138,6 @@ KINDS: Final[Mapping[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]
     float: ("f", float.hex, _number),
     date: ("d", date.isoformat, date.fromisoformat),
     datetime: ("t", datetime.isoformat, _moment),
-    UUID: ("u", str, UUID),
+    UUID: ("u", str, _uuid),
 }
 _READ: Final = {tag: read for tag, _, read in KINDS.values()}

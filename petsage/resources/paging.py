@@ -69,7 +69,10 @@ def page_of(
     listing = _Listing(table, query.sort, wanted)
     place = None if query.cursor is None else read_cursor(query.cursor, listing.identity)
     rows: list[Row] = []
-    for scans in listing.ranges(place):
+    # SQLite takes the first of two columns alone to find where a range begins where the second is
+    # the table's key: it would read all rows of the same value anew for each page.
+    by_both = connection.dialect.name != "sqlite"
+    for scans in listing.ranges(place, by_both=by_both):
         left = query.limit + 1 - len(rows)
         rows += read_rows(connection, table, scans, listing.further, left)
         if len(rows) > query.limit:
@@ -144,8 +147,12 @@ class _Listing:
             raise TypeError(f"{column} is no column of {self._table.name}")
         return self._filters.setdefault(column.name, _Filter())
 
-    def ranges(self, place: Place | None) -> Iterator[list[Scan]]:
+    def ranges(self, place: Place | None, *, by_both: bool) -> Iterator[list[Scan]]:
         """What has to be read, one after the other, each as scans that are read together.
+
+        Args:
+            place: where the page before ended.
+            by_both: whether a range may begin behind a value and an id at once.
 
         Raises:
             Problem: 422, the place cannot be one of this list.
@@ -161,7 +168,7 @@ class _Listing:
             behind = self._behind(place, self.key)
             yield [self._scan([self.key], [*self._compared(), *behind])]
         else:
-            yield from self._by_value(place)
+            yield from self._by_value(place, by_both=by_both)
 
     def _check(self, place: Place) -> None:
         """Finds a place whose value this list's column cannot have."""
@@ -204,7 +211,7 @@ class _Listing:
             equal = Comparison(name, "=", (value,))
             yield self._scan(order, [equal, *self._compared(but=name), *behind])
 
-    def _by_value(self, place: Place | None) -> Iterator[list[Scan]]:
+    def _by_value(self, place: Place | None, *, by_both: bool) -> Iterator[list[Scan]]:
         """Those that have a value, by it and the id, and then those that have none, by the id."""
         one = self._filters.get(self.sort)
         may_be_empty = bool(self._table.c[self.sort].nullable) and one is None
@@ -218,8 +225,15 @@ class _Listing:
                 compared = [
                     each for each in compared if (each.column, each.operator) != (self.sort, wider)
                 ]
-                edge = (place.value,) if self._is_unique else (place.value, place.id)
-                compared.append(Comparison(self.sort, "behind", edge))
+                if self._is_unique or not by_both:
+                    if not self._is_unique:
+                        same = [Comparison(self.sort, "=", (place.value,)), *compared]
+                        yield [self._scan(order, [*same, *self._behind(place, self.key)])]
+                    operator = "<" if self._descending else ">"
+                    compared.append(Comparison(self.sort, operator, (place.value,)))
+                else:
+                    edge = (place.value, place.id)
+                    compared.append(Comparison(self.sort, "behind", edge))
             elif may_be_empty:
                 compared.append(Comparison(self.sort, "not null"))
             yield [self._scan(order, compared)]

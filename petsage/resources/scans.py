@@ -136,8 +136,7 @@ def _condition(
 ) -> ColumnElement[bool]:
     if comparison.operator == "behind":
         columns = [table.c[name] for name in scan.order]
-        edge = [_parameter(column, names) for column in columns]
-        left, right = (columns[0], edge[0]) if len(edge) == 1 else (tuple_(*columns), tuple_(*edge))
+        left, right = tuple_(*columns), tuple_(*(_parameter(column, names) for column in columns))
         return left < right if scan.descending else left > right
     column = table.c[comparison.column]
     values = [_parameter(column, names) for _ in comparison.values]
