@@ -180,7 +180,9 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes_of(each)
 
 
-def check_plan(connection: Connection, statement: str, values: Any, *, is_first: bool) -> None:
+def check_plan(
+    connection: Connection, statement: str, values: Any, *, is_first: bool, is_end: bool
+) -> None:
     """Fails where more is read than the page, or anything is sorted but some pages' rows."""
     if connection.dialect.name == "sqlite":
         steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
@@ -195,9 +197,11 @@ def check_plan(connection: Connection, statement: str, values: Any, *, is_first:
     ).scalar_one()
     plan = explained[0]["Plan"] if isinstance(explained, list) else json.loads(explained)[0]["Plan"]
     for node in nodes_of(plan):
-        # Near the end of a list it may well look through the few rows that are left.
         assert node["Node Type"] != "Seq Scan", plan
-        assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= ROWS / 20, plan
+        # It may well look through some that are none of them, where that is cheaper to it; many
+        # where few are left.
+        most = ROWS / 10 if is_end else 10 * 11
+        assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= most, plan
 
 
 PLANNED: list[tuple[str, dict[str, Any]]] = [
@@ -233,7 +237,8 @@ async def test_a_page_is_a_range_of_an_index_and_nothing_is_sorted(ask: Ask) -> 
                 assert page == right[start : start + 10]
                 assert len(statements) <= 3
                 for statement, values in statements:
-                    check_plan(connection, statement, values, is_first=not start)
+                    is_end = start > len(right) // 2
+                    check_plan(connection, statement, values, is_first=not start, is_end=is_end)
 
     await ask(check)
 
