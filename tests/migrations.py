@@ -40,6 +40,8 @@ class Performer:
     def _on_sqlite(self, do: Callable[..., Any], *arguments: Any) -> Any:
         options = {"isolation_level": None, "timeout": 30}
         engine = create_engine(self._url, connect_args=options)
+        keys = "PRAGMA foreign_keys = ON"
+        event.listen(engine, "connect", lambda connection, _: connection.execute(keys))
         event.listen(engine, "begin", lambda each: each.exec_driver_sql("BEGIN IMMEDIATE"))
         try:
             with engine.begin() as connection:

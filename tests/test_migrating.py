@@ -301,6 +301,7 @@ async def test_tasks_of_one_loop_migrate_at_once(postgres_server) -> None:
         assert await Performer(other).on_postgresql(revisions) == {"pets": "0001"}
 
 
+ALTER = 'alter_column("species", nullable=True)'
 COPY = """
     def upgrade() -> None:
         with op.batch_alter_table("pets") as pets:
@@ -334,6 +335,29 @@ def test_a_table_that_is_copied_keeps_its_rows_and_gives_no_id_again(perform) ->
         perform(add, "Rex")
     found = perform(difference, metadata)
     assert found == ["modify_nullable of pets.species: it is True, and the store says False"]
+
+
+def test_a_table_is_not_copied_where_rows_that_refer_to_it_would_go(sqlite_url) -> None:
+    perform = Performer(sqlite_url)
+    copying = migration("m0002_let_species_be_empty", COPY)
+    adding = migration(
+        "m0002_add_colour", COPY.replace(ALTER, 'add_column(Column("colour", Text))')
+    )
+
+    def refer(connection: Connection) -> None:
+        connection.execute(text("CREATE TABLE toys (pet int REFERENCES Pets ON DELETE CASCADE)"))
+        connection.execute(text("INSERT INTO toys VALUES (:pet)"), {"pet": add(connection, "Rex")})
+
+    def toys(connection: Connection) -> int:
+        return len(connection.execute(text("SELECT * FROM toys")).all())
+
+    perform(bring_up_to_date, "pets", [FIRST])
+    perform(refer)
+    for wrong in (copying, adding):
+        with pytest.raises(StorageError, match="copy `pets`, to which `toys` refers, and rows"):
+            perform(bring_up_to_date, "pets", [FIRST, wrong])
+    perform(bring_up_to_date, "pets", [FIRST, SECOND])
+    assert perform(toys) == 1
 
 
 def test_what_the_database_does_is_no_fault_of_a_migration(stoppable_postgres) -> None:
@@ -375,6 +399,14 @@ def test_a_module_of_another_name_is_no_migration(name) -> None:
 def test_a_migration_needs_both_its_functions() -> None:
     with pytest.raises(StorageError, match=r"m0001_go.py has no function `downgrade`; fix: write"):
         migration("m0001_go", "def upgrade() -> None: ...")
+
+
+def test_a_migration_is_no_coroutine() -> None:
+    source = "def upgrade() -> None: ...\nasync def downgrade() -> None: ..."
+    with pytest.raises(
+        StorageError, match=r"`downgrade` of the migration .*m0001_go.py is `async`"
+    ):
+        migration("m0001_go", source)
 
 
 def test_migrations_are_a_line() -> None:

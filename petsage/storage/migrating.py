@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from inspect import iscoroutinefunction
 from itertools import pairwise
 from types import ModuleType
 from typing import Final
@@ -90,7 +91,7 @@ class Migration:
         """The migration that a module is: `m0001_create_pets.py`, its docstring the title.
 
         Raises:
-            StorageError: the module has another name, or lacks a function.
+            StorageError: the module has another name, or lacks a plain function.
         """
         name = module.__name__.rpartition(".")[2]
         match = _NAME.fullmatch(name)
@@ -104,6 +105,12 @@ class Migration:
             if not callable(function):
                 raise StorageError(
                     f"the migration {_shown(module.__name__)} has no function `{wanted}`",
+                    fix=f"write `def {wanted}() -> None:`",
+                )
+            if iscoroutinefunction(function):
+                raise StorageError(
+                    f"`{wanted}` of the migration {_shown(module.__name__)} is `async`, and nobody "
+                    "would await it",
                     fix=f"write `def {wanted}() -> None:`",
                 )
         lines = (module.__doc__ or "").strip().splitlines()

@@ -22,6 +22,10 @@ _ADD_SEQUENCE: Final = text("INSERT INTO sqlite_sequence (name, seq) VALUES (:na
 _DEFINITION_OF: Final = text(
     "SELECT sql FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(:name)"
 )
+_REFERRING: Final = text(
+    "SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f "
+    "WHERE m.type = 'table' AND lower(f.\"table\") = lower(:name) AND lower(m.name) <> lower(:name)"
+)
 
 
 @contextmanager
@@ -74,8 +78,13 @@ class _Operations(Operations):
         """Changes to a table, which SQLite may have to copy for it.
 
         The copy gives no id that the table has given, not even a deleted one's.
+
+        Raises:
+            StorageError: rows of other tables would go with the one that is copied.
         """
         bind = self.get_bind()
+        if bind.dialect.name == "sqlite" and options.get("recreate") != "never":
+            _require_no_references(bind, table_name)
         if bind.dialect.name != "sqlite" or not _counts_ids(bind, table_name):
             with super().batch_alter_table(table_name, **options) as batch:
                 yield batch
@@ -87,6 +96,18 @@ class _Operations(Operations):
         if last is not None:
             bind.execute(_DROP_SEQUENCE, {"name": table_name})
             bind.execute(_ADD_SEQUENCE, {"name": table_name, "seq": last})
+
+
+def _require_no_references(connection: Connection, table_name: str) -> None:
+    """Sees that no other table refers to one that SQLite is to copy, and then drop."""
+    referring = list(connection.scalars(_REFERRING, {"name": table_name}))
+    if referring and connection.exec_driver_sql("PRAGMA foreign_keys").scalar():
+        raise StorageError(
+            f"SQLite may have to copy `{table_name}`, to which `{referring[0]}` refers, and rows "
+            "would be deleted there",
+            fix='use `op.add_column` and the like, or `recreate="never"`, which need no copy; or '
+            f"drop what refers to `{table_name}` before it, and add it behind it",
+        )
 
 
 def _counts_ids(connection: Connection, table_name: str) -> bool:
