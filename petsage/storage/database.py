@@ -17,7 +17,7 @@ from petsage.feature import FEATURE_NAME, Lifespan
 from petsage.settings import SQLITE, DatabaseSettings
 from petsage.shared_database import SHARED_DATABASE, DatabaseCounts, Kind, SharedDatabase
 from petsage.storage.faults import FIX, Moved, Taken, Unavailable, taken, unavailable
-from petsage.storage.migrating import Migration, bring_up_to_date
+from petsage.storage.migrating import Migration, bring_up_to_date, require_line
 
 _log = logging.getLogger(__name__)
 
@@ -268,7 +268,11 @@ def keeps(migrations: Sequence[Migration]) -> Lifespan:
 
     A database that is away keeps no feature from starting: it answers 503 until the database is
     there. Tables that are newer than the code do.
+
+    Raises:
+        StorageError: the migrations are no line.
     """
+    require_line(migrations)
 
     async def lifespan(app: web.Application) -> AsyncIterator[None]:
         shared: SharedDatabase = app[SHARED_DATABASE]
