@@ -1,6 +1,11 @@
 """Migrations of features: what their checks find, and where their tables are."""
 
+import importlib
+
 import pytest
+
+from petsage.storage.comparing import difference
+from petsage.storage.migrating import drop_tables
 
 STEP = """
     from alembic import op
@@ -90,3 +95,18 @@ async def test_a_migration_that_fails_is_named_and_can_be_mended(
 @pytest.fixture
 def petsage_database(database_url: str) -> str:
     return database_url
+
+
+@pytest.mark.parametrize("name", ["pets", "clinics"])
+async def test_migrations_make_the_tables_that_a_store_describes_and_take_them_back(
+    name, feature_database, database_url
+) -> None:
+    feature = importlib.import_module(f"tests.features_data.{name}.migrations")
+    store = importlib.import_module(f"tests.features_data.{name}.store")
+    database = await feature_database(name, feature.MIGRATIONS)
+    assert await database.read(difference, store.metadata) == []
+    assert await database.write(drop_tables, name, feature.MIGRATIONS)
+    found = await database.read(difference, store.metadata)
+    assert {each for each in found if each.startswith("add_table ")} == {
+        f"add_table {table}" for table in store.metadata.tables
+    }
