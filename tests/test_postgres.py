@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -105,6 +106,36 @@ def test_one_cluster_is_shared_until_the_last_has_left(tmp_path) -> None:
         assert fourth != first
         pid = server_pid(fourth)
     wait_for_end(pid, folder_of(fourth))
+
+
+async def test_who_comes_as_the_last_one_leaves_finds_the_cluster_or_a_new_one(tmp_path) -> None:
+    lock = tmp_path / "postgres.lock"
+    with ExitStack() as ours:
+        url = ours.enter_context(shared_cluster(tmp_path))
+        pid = server_pid(url)
+        with postgres._locked(lock):
+            ours.close()
+            wait_for_waiter(lock)  # it has seen that nobody is left
+            joined = postgres._join(tmp_path)
+        assert joined is not None
+        pipe, same = joined
+        ours.callback(os.close, pipe)
+        with shared_cluster(tmp_path) as other:
+            assert url == same == other
+        assert await ask(url, "SELECT 4") == 4
+    wait_for_end(pid, folder_of(url))
+
+
+def wait_for_waiter(lock: Path) -> None:
+    """Waits until some process wants a lock that this one has."""
+    deadline = time.monotonic() + 30
+    inode = f":{lock.stat().st_ino} "
+    while not any(
+        " -> FLOCK" in line and inode in line
+        for line in Path("/proc/locks").read_text().splitlines()
+    ):
+        assert time.monotonic() < deadline, "nobody wants the lock"
+        time.sleep(0.005)
 
 
 USER = """
