@@ -105,6 +105,38 @@ LOG_RESTARTS: Final = Metric(
     "Times that a sink's writer thread was begun anew.",
     ("sink",),
 )
+DATABASE_UP: Final = Metric(
+    "petsage_database_up",
+    "gauge",
+    "1 where the database was last there for who reads, or writes, 0 where it was not.",
+    ("kind",),
+)
+DATABASE_CALLS: Final = Metric(
+    "petsage_database_calls",
+    "counter",
+    "Reads and writes of features that the database has answered.",
+    ("kind",),
+)
+DATABASE_SECONDS: Final = Metric(
+    "petsage_database_seconds",
+    "counter",
+    "How long these took together, the wait for a connection included.",
+    ("kind",),
+)
+DATABASE_REFUSED: Final = Metric(
+    "petsage_database_refused",
+    "counter",
+    "Reads and writes answered 503, since the database was away, or busy.",
+    ("reason",),
+)
+DATABASE_WAITING: Final = Metric(
+    "petsage_database_calls_in_hand",
+    "gauge",
+    "Reads and writes that wait for the database, or for their turn.",
+)
+DATABASE_OUTAGES: Final = Metric(
+    "petsage_database_outages", "counter", "Times that the database went away."
+)
 FEATURE_STATE: Final = Metric(
     "petsage_feature_state",
     "gauge",
@@ -200,6 +232,8 @@ METRICS: Final[Mapping[str, Metric]] = {
         *(REFUSED, TIMED_OUT, ACCEPT_FAILURES, LOG_EMITTED, LOG_RECORDS, LOG_LOST, LOG_QUEUE),
         *(LOG_QUEUE_CAPACITY, LOG_RESTARTS, FEATURE_STATE, FEATURE_GENERATION, FEATURE_LOAD),
         *(FEATURE_IN_FLIGHT, FEATURE_REFUSED, CHANGES, CHANGE_SECONDS, GENERATION),
+        *(DATABASE_UP, DATABASE_CALLS, DATABASE_SECONDS, DATABASE_REFUSED, DATABASE_WAITING),
+        DATABASE_OUTAGES,
         *(DRAINING, LEAKED, CHECK_STATE, CHECK_AGE, LOOP_LAG),
         *(LOOP_LAG_MAX, LOOP_STALLS, LOOP_STALLED, WATCHDOG_FAILURES, PHASE, BUILD),
     )

@@ -306,7 +306,7 @@ class DatabaseSettings(Table):
         scheme, _, rest = url.partition("://")
         name, _, driver = scheme.partition("+")
         if url.startswith(SQLITE):
-            if rest in {"/", "/:memory:"}:
+            if url.removeprefix(SQLITE) in {"", ":memory:"}:
                 raise ValueError("nothing would be kept: name a file, as in sqlite:///data/pets.db")
             if {"?", "#"} & {*rest}:
                 raise ValueError("a path alone is taken, without `?` and `#`")

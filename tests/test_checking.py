@@ -750,3 +750,26 @@ def test_descriptors_are_closed_wherever_the_system_lists_them_or_does_not(
     for number in range(3):  # as FreeBSD lists them
         (tmp_path / "few" / str(number)).mkdir(parents=True)
     assert run(script, limit, *folders, folder=tmp_path) == f"{highest} 60\n"
+
+
+def test_what_keeps_data_is_imported_once_and_not_for_each_check(feature_folder, tmp_path):
+    source = (
+        "import sys\nwas = 'sqlalchemy' in sys.modules\nimport petsage.storage\n"
+        "raise ValueError(was)\n"
+    )
+    command = tmp_path / "petsage"
+    command.write_text(COMMAND, encoding="utf-8")
+
+    told = subprocess.run(
+        [sys.executable, str(command), str(feature_folder("pets", source))],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=False,
+        timeout=20,
+    )
+
+    assert told.stdout.splitlines()[:2] == [
+        "the import raised ValueError: False",
+        "the import raised ValueError: True",
+    ], told.stderr

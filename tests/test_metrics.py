@@ -29,6 +29,7 @@ from petsage.metrics import (
     RequestMetrics,
     active_name,
 )
+from petsage.shared_database import SHARED_DATABASE
 from petsage.testing import Client, FeatureClient, FeatureFolder
 from petsage.watchdog import WATCHDOG
 from tests.conftest import ROOT
@@ -443,7 +444,8 @@ async def test_each_feature_is_in_exactly_one_state_also_where_two_have_one_name
     await core[CATALOG].start(core)
     try:
         keys = (REQUESTS, CATALOG, PROCESS_STATE, CHECKS, READINESS, WATCHDOG, CONNECTIONS)
-        sources = Sources(*(core[key] for key in keys))  # type: ignore[arg-type] # each is of its own type
+        owners = [*(core[key] for key in keys), core[SHARED_DATABASE].counts]
+        sources = Sources(*owners)  # type: ignore[arg-type] # each is of its own type
         body = Exposition().render(sources.snapshot(), "", compress=False).body
     finally:
         await core[CATALOG].stop()

@@ -117,6 +117,7 @@ def test_the_defaults_are_these(tmp_path):
             },
         },
         "management": {"token": None, "open_reads": "loopback"},
+        "database": {"url": "sqlite:///data/petsage.db", "pool_size": 10, "timeout_s": 5.0},
         "features": {},
     }
 
@@ -447,7 +448,7 @@ def test_of_two_places_the_one_that_wins_is_named(config):
     ("text", "key", "fix"),
     [
         ("[sever]\nport = 1", "unknown table `sever`", "did you mean `server`?"),
-        ("port = 1", "unknown table `port`", "choose one of `catalog`, `features`, `logs`"),
+        ("port = 1", "unknown table `port`", "choose one of `catalog`, `database`, `features`"),
         ("[server]\nprot = 1", "unknown key `server.prot`", "did you mean `port`?"),
         ("[logs]\nlevle = 1", "unknown key `logs.levle`", "did you mean `level`?"),
         (
@@ -667,3 +668,37 @@ def test_the_printed_form_is_toml_with_every_value_of_the_defaults():
     defaults = json.loads(Settings().model_dump_json(exclude_none=True))
 
     assert {**printed, "features": {}} == defaults
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://hunter2@host/x", "begins neither with sqlite:/// nor with postgresql://"),
+        ("postgresq://hunter2@host/x", "did you mean `postgresql://`?"),
+        ("postgres://hunter2@host/x", "write `postgresql://`"),
+        ("postgresql+asyncpg://hunter2@host/x", "write `postgresql://`"),
+        ("sqlite+aiosqlite:///hunter2", "write `sqlite://`"),
+        ("sqlite://hunter2", "three slashes"),
+        ("sqlite:///", "name a file"),
+        ("sqlite:///:memory:", "name a file"),
+        ("sqlite:///hunter2?mode=ro", "a path alone is taken"),
+        ("hunter2", "begins neither with sqlite:/// nor with postgresql://"),
+    ],
+)
+def test_a_database_that_is_none_is_told_without_its_password(config, url, told):
+    text = refusal(config(default=f'[database]\nurl = "{url}"'))
+
+    assert "default.toml" in text
+    assert "`database.url`" in text
+    assert told in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////var/lib/pets.db", "postgresql://a:b@host:5432/pets?sslmode=require"]
+)
+def test_a_database_is_taken_as_it_is_written(config, url):
+    settings = load(config(default=f'[database]\nurl = "{url}"'))
+
+    assert settings.database.url == url
+    assert url not in repr(settings)

@@ -189,8 +189,9 @@ async def test_who_goes_away_leaves_nothing_half_done(notes):
     counted = await asyncio.gather(
         *(notes.database.write(notes.store.count, found.id) for _ in range(30))
     )
-    assert sorted(counted) == list(range(counted[0], counted[0] + 30))
-    assert ended <= counted[0] - 1 <= 40
+    first = min(counted)
+    assert sorted(counted) == list(range(first, first + 30))
+    assert ended <= first - 1 <= 40
 
 
 async def test_what_takes_too_long_is_cut_and_others_go_on(quick, feature_folder, log_pipeline):
@@ -295,3 +296,54 @@ def test_an_extra_that_is_not_there_is_named(feature_folder, tmp_path, package):
 async def test_the_import_of_the_storage_is_no_side_effect(notes):
     entry = next(each for each in notes.client.app[CATALOG].entries() if each.name == "notes")
     assert entry.findings == ()
+
+
+async def test_what_is_asked_of_the_database_is_counted(notes):
+    async with notes.client.post(URL, json=note("a")) as answer:
+        assert answer.status == 201
+    assert await notes.names() == ["a"]
+    async with notes.client.get("/metrics") as answer:
+        lines = dict(
+            line.rsplit(" ", 1) for line in (await answer.text()).splitlines() if line[:1] != "#"
+        )
+    found = {name.removeprefix("petsage_database_"): value for name, value in lines.items()}
+    assert found['up{kind="read"}'] == found['up{kind="write"}'] == "1.0"
+    assert found['calls_total{kind="read"}'] == found['calls_total{kind="write"}'] == "1.0"
+    assert 0 < float(found['seconds_total{kind="write"}']) < 5
+    assert found['refused_total{reason="away"}'] == found["outages_total"] == "0.0"
+    assert found["calls_in_hand"] == "0.0"
+
+
+async def test_statements_that_the_server_has_prepared_are_prepared_again(
+    notes, database_url, request
+):
+    if database_url.startswith("sqlite"):
+        return  # its statements are prepared again by themselves
+    import asyncpg
+
+    found = await notes.database.write(notes.store.add, notes.note("a"))
+    for _ in range(2):
+        await notes.database.read(notes.store.find, found.id)
+        await notes.database.write(notes.store.count, found.id)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("ALTER TABLE notes ALTER COLUMN name TYPE text")
+    await connection.close()
+    assert (await notes.database.read(notes.store.find, found.id)).name == "a"
+    assert await notes.database.write(notes.store.count, found.id) == 3
+
+
+async def test_who_waits_for_each_other_is_tried_again(notes):
+    for name, place in (("a", 1), ("b", 2)):
+        await notes.database.write(notes.store.add, notes.note(name, place))
+
+    def count_both(connection, first, second):
+        notes.store.count(connection, first)
+        if connection.dialect.name == "postgresql":  # so that the other one has its first, too
+            connection.exec_driver_sql("SELECT pg_sleep(0.1)")
+        return notes.store.count(connection, second)
+
+    await asyncio.gather(
+        notes.database.write(count_both, 1, 2), notes.database.write(count_both, 2, 1)
+    )
+    for each in (1, 2):
+        assert (await notes.database.read(notes.store.find, each)).count == 2

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import resource
 import shutil
 import sqlite3
@@ -60,8 +59,20 @@ async def _add(client, name, place):
 
 async def _until(client, status, path=URL):
     async with asyncio.timeout(20):
-        while await _status(client, path) != status:
+        while await _status(client, path) != status:  # noqa: ASYNC110 - nobody else tells
             await asyncio.sleep(0.02)
+
+
+def _replace(path):
+    """Puts an empty database there."""
+    for end in ("", "-wal", "-shm"):
+        Path(f"{path}{end}").unlink()
+    path.touch()
+
+
+def _log_of(path) -> int:
+    """How long the write-ahead log of a database is."""
+    return Path(f"{path}-wal").stat().st_size
 
 
 def _told(log_lines):
@@ -94,9 +105,7 @@ async def test_a_server_that_is_away_is_503_until_it_is_back(begin, stoppable_po
             assert await _status(client) == 503
             assert await _add(client, "b", place) == 503
         assert await _status(client, "/api/v1/smoke-test") in {200, 404}
-        async with asyncio.timeout(20):
-            while await _status(client, READY) != 503:
-                await asyncio.sleep(0.05)
+        await _until(client, 503, READY)
         stoppable_postgres.cluster.start()
         assert await _status(client) == 200
         assert await _add(client, "b", 2) == 201
@@ -149,10 +158,7 @@ async def test_a_file_that_is_gone_is_503_until_it_is_back(begin, sqlite_url, pa
 async def test_another_file_in_its_place_is_brought_up_to_date(begin, sqlite_url, path):
     async with begin(sqlite_url) as client:
         assert await _add(client, "a", 1) == 201
-        for end in ("", "-wal", "-shm"):
-            Path(f"{path}{end}").unlink()
-        sqlite3.connect(path).close()
-        path.touch()  # sqlite3 makes no file before something is written
+        _replace(path)
         assert await _status(client) == 503
         await _until(client, 200)
         assert await _add(client, "a", 1) == 201
@@ -183,8 +189,7 @@ async def test_a_disk_that_is_full_is_503_for_who_writes(begin, sqlite_url, path
     async with begin(sqlite_url) as client:
         assert await _add(client, "a", 1) == 201
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        wal = Path(f"{path}-wal").stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (wal + 4096, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_log_of(path) + 4096, before[1]))
         try:
             assert await _add(client, "b", 2) == 503
             assert await _status(client) == 200
@@ -237,5 +242,5 @@ async def test_the_file_is_for_nobody_else_to_read(begin, tmp_path):
         assert set(modes.values()) == {0o600}
         assert folder.stat().st_mode & 0o777 == 0o700
     # The last to go tidies up.
-    assert os.listdir(folder) == ["p e#t.db"]
+    assert [each.name for each in folder.iterdir()] == ["p e#t.db"]
     shutil.rmtree(folder)

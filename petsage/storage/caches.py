@@ -4,7 +4,7 @@ from sqlalchemy import Engine
 
 
 def forget_all(engine: Engine) -> None:
-    """Lets go of it, so that a feature that was replaced is garbage; it is made anew when needed."""
+    """Lets go of it, so that a feature that was replaced is garbage; it is made again."""
     engine.clear_compiled_cache()
     # A dialect's notes on a type hold on to it, where it has processors of its own: weak keys do
     # not help there. The name is SQLAlchemy's own; a test fails where it changes.

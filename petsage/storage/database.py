@@ -86,6 +86,8 @@ class Database:
 
         Args:
             ask: a plain function; it may run in a thread, and more than once.
+            *args: what it is given besides.
+            **kwargs: likewise.
 
         Raises:
             Problem: 503, the database is away or overloaded. And whatever `ask` raises.
@@ -94,10 +96,13 @@ class Database:
         if mark is None:
             self._refuse("read", Unavailable("away", self._reason))
         started = perf_counter()
+        counts.waiting += 1
         try:
             answer: T = await self._engine.read(mark, ask, args, kwargs)
         except (Unavailable, Taken) as error:
             self._refuse("read", error)
+        finally:
+            counts.waiting -= 1
         counts.done["read"] += 1
         counts.seconds["read"] += perf_counter() - started
         if counts.away:
@@ -112,6 +117,8 @@ class Database:
         Args:
             do: a plain function; it may run in a thread, and more than once, of which one counts.
                 Where it raises, nothing is written.
+            *args: what it is given besides.
+            **kwargs: likewise.
 
         Raises:
             Problem: 503, the database is away or overloaded; 409, something that has to be unique
@@ -121,10 +128,13 @@ class Database:
         if mark is None:
             self._refuse("write", Unavailable("away", self._reason))
         started = perf_counter()
+        counts.waiting += 1
         try:
             answer: T = await self._engine.write(mark, do, args, kwargs)
         except (Unavailable, Taken) as error:
             self._refuse("write", error)
+        finally:
+            counts.waiting -= 1
         counts.done["write"] += 1
         counts.seconds["write"] += perf_counter() - started
         if counts.away:
@@ -178,7 +188,8 @@ class Database:
     def _refuse(self, kind: Kind, error: Unavailable | Taken) -> NoReturn:
         """Answers for the database."""
         if isinstance(error, Taken):
-            self._counts.note_back(kind) if self._counts.away else None
+            if self._counts.away:
+                self._counts.note_back(kind)
             raise taken(error.columns) from None
         counts = self._counts
         counts.refused[error.kind] += 1

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 5
 _PAUSE_S: Final = 0.01
 _GRACE_S: Final = 1.0
-"""A server that says nothing is given up so much later than it should have said that it gives up."""
+"""A server that says nothing is given up so much later than it should have given up itself."""
 
 Mark = tuple[int, int]
 _MARK: Final[Mark] = (0, 0)

@@ -178,7 +178,7 @@ class SqliteEngine:
         kwargs: Mapping[str, Any],
     ) -> asyncio.Future[Any]:
         """What a function of a read-only connection and these arguments returns."""
-        return self._put(self._reads, mark, function, args, kwargs, self.timeout_s)
+        return self._put(self._reads, mark, function, args, kwargs, limit_s=self.timeout_s)
 
     def write(
         self,
@@ -189,7 +189,7 @@ class SqliteEngine:
     ) -> asyncio.Future[Any]:
         """What a function of a connection and these arguments returns, once the disk has it."""
         # It may have to wait for another process as long before it begins.
-        return self._put(self._writes, mark, function, args, kwargs, 2 * self.timeout_s)
+        return self._put(self._writes, mark, function, args, kwargs, limit_s=2 * self.timeout_s)
 
     async def bring_up(self, function: Callable[[Connection], None]) -> Mark:
         """Has a function change tables, for as long as it takes; the mark of their database."""
@@ -198,7 +198,7 @@ class SqliteEngine:
             function(connection)
             return _mark_of(self.path)
 
-        mark: Mark = await self._put(self._writes, None, change, (), {}, None)
+        mark: Mark = await self._put(self._writes, None, change, (), {}, limit_s=None)
         return mark
 
     async def look(self, *, also_writes: bool) -> None:
@@ -208,9 +208,9 @@ class SqliteEngine:
             also_writes: whether to write something, too: what was there already.
         """
         if also_writes:
-            await self._put(self._writes, None, _write_nothing, (), {}, self.timeout_s)
+            await self._put(self._writes, None, _write_nothing, (), {}, limit_s=self.timeout_s)
         else:
-            await self._put(self._reads, None, _read_something, (), {}, self.timeout_s)
+            await self._put(self._reads, None, _read_something, (), {}, limit_s=self.timeout_s)
 
     def forget(self) -> None:
         """Lets go of what is kept of features' statements."""
@@ -243,6 +243,7 @@ class SqliteEngine:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        *,
         limit_s: float | None,
     ) -> asyncio.Future[Any]:
         future = self._loop.create_future()

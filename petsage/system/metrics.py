@@ -13,6 +13,7 @@ from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
 from petsage.management import guarded
 from petsage.metrics import CONNECTIONS, REQUESTS, ConnectionCounts, RequestMetrics
 from petsage.readiness import READINESS, Readiness
+from petsage.shared_database import SHARED_DATABASE, SharedDatabase
 from petsage.system.samples import Snapshot, Sources
 from petsage.watchdog import WATCHDOG, Watchdog
 
@@ -125,9 +126,12 @@ async def get_metrics(  # noqa: PLR0917 - each owner of facts is an argument
     readiness: Annotated[Readiness, FromApp(READINESS)],
     watchdog: Annotated[Watchdog, FromApp(WATCHDOG)],
     connections: Annotated[ConnectionCounts, FromApp(CONNECTIONS)],
+    database: Annotated[SharedDatabase, FromApp(SHARED_DATABASE)],
 ) -> StreamResponse:
     """Everything that is counted, in Prometheus' text format, or OpenMetrics by `Accept`."""
-    sources = Sources(requests, catalog, state, checks, readiness, watchdog, connections)
+    sources = Sources(
+        *(requests, catalog, state, checks, readiness, watchdog, connections, database.counts)
+    )
     return await asyncio.to_thread(
         exposition.render,
         sources.snapshot(),

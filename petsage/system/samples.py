@@ -22,6 +22,12 @@ from petsage.metrics import (
     CHECK_STATE,
     CONNECTIONS_MAX,
     CONNECTIONS_OPEN,
+    DATABASE_CALLS,
+    DATABASE_OUTAGES,
+    DATABASE_REFUSED,
+    DATABASE_SECONDS,
+    DATABASE_UP,
+    DATABASE_WAITING,
     DRAINING,
     FEATURE_GENERATION,
     FEATURE_IN_FLIGHT,
@@ -53,6 +59,7 @@ from petsage.metrics import (
 )
 from petsage.openapi import VERSION
 from petsage.readiness import Readiness
+from petsage.shared_database import DatabaseCounts, Kind
 from petsage.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -133,6 +140,7 @@ class Sources:
     readiness: Readiness
     watchdog: Watchdog
     connections: ConnectionCounts
+    database: DatabaseCounts
 
     def snapshot(self) -> Snapshot:
         """What is counted and known now; nothing is run or asked for it."""
@@ -143,6 +151,7 @@ class Sources:
         samples = [
             *((ACTIVE_REQUESTS, (method,), count) for method, count in active),
             *_connection_samples(self.connections),
+            *_database_samples(self.database),
             *((PHASE, (phase,), phase == self.state.phase) for phase in get_args(Phase)),
             *_feature_samples(features.values()),
             *_change_samples(self.catalog, features.values()),
@@ -160,6 +169,18 @@ def _connection_samples(counts: ConnectionCounts) -> Iterator[Sample]:
     yield ACCEPT_FAILURES, (), counts.accept_failures
     yield from ((REFUSED, (limit,), count) for limit, count in counts.refused.items())
     yield from ((TIMED_OUT, (limit,), count) for limit, count in counts.timed_out.items())
+
+
+def _database_samples(counts: DatabaseCounts) -> Iterator[Sample]:
+    if not counts.is_open:
+        return  # no feature keeps data
+    for kind in get_args(Kind):
+        yield DATABASE_UP, (kind,), kind not in counts.away
+        yield DATABASE_CALLS, (kind,), counts.done[kind]
+        yield DATABASE_SECONDS, (kind,), counts.seconds[kind]
+    yield from ((DATABASE_REFUSED, (reason,), count) for reason, count in counts.refused.items())
+    yield DATABASE_WAITING, (), counts.waiting
+    yield DATABASE_OUTAGES, (), counts.outages
 
 
 def _feature_samples(entries: Iterable[Entry]) -> Iterator[Sample]:
