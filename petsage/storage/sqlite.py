@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, RootTransaction, create_engine
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -391,7 +391,7 @@ class SqliteEngine:
         try:
             value = job.context.run(seat.perform, job)
         except BaseException as raised:  # noqa: BLE001 - it is raised where it is waited for
-            error = self._told(raised, is_writer=seat.is_writer)
+            error = self.told(raised, is_writer=seat.is_writer)
         seat.end()
         self._tell(job, value, error)
 
@@ -405,10 +405,14 @@ class SqliteEngine:
             return False
         try:
             ended = seat.perform_together(jobs)
+        except _NotBegun as raised:  # nor would it for each of them, one after another
+            for job in jobs:
+                self._tell(job, None, Unavailable(raised.kind, raised.reason))
+            return True
         except BaseException:  # noqa: BLE001 - each tells by itself what is wrong
             return False
         for job, (value, error) in zip(jobs, ended, strict=True):
-            self._tell(job, value, error and self._told(error, is_writer=True))
+            self._tell(job, value, error and self.told(error, is_writer=True))
         return True
 
     def _tell(self, job: _Job, value: Any, error: BaseException | None) -> None:
@@ -418,7 +422,7 @@ class SqliteEngine:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._deliver)
 
-    def _told(self, error: BaseException, *, is_writer: bool) -> BaseException:
+    def told(self, error: BaseException, *, is_writer: bool) -> BaseException:
         """What an error means; itself where it is the function's own."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(cause, sqlite3.Error):
@@ -484,11 +488,16 @@ class SqliteEngine:
             ) from None
 
 
+class _NotBegun(Unavailable):
+    """No transaction can begin now."""
+
+
 class _Seat:
     """A thread's connection, opened when it is needed."""
 
     def __init__(self, owner: SqliteEngine, engine: SqlEngine, *, is_writer: bool) -> None:
         self.is_writer = is_writer
+        self._owner = owner
         self._path = owner.path
         self._engine = engine
         self._lock = threading.Lock()
@@ -545,7 +554,7 @@ class _Seat:
         if any(job.mark != self._mark for job in jobs):
             raise self._moved()
         try:
-            transaction = connection.begin()
+            transaction = self._begun(connection)
             ended = [self._perform_within(job, connection) for job in jobs]
             transaction.commit()
         except BaseException:
@@ -554,6 +563,20 @@ class _Seat:
         if self._mark != _mark_of(self._path):
             raise self._moved()
         return ended
+
+    def _begun(self, connection: Connection) -> RootTransaction:
+        """A transaction that has the lock.
+
+        Raises:
+            _NotBegun: it is not to be had.
+        """
+        try:
+            return connection.begin()
+        except DBAPIError as error:
+            told = self._owner.told(error, is_writer=True)
+            if isinstance(told, Unavailable):
+                raise _NotBegun(told.kind, told.reason) from None
+            raise
 
     def _perform_within(self, job: _Job, connection: Connection) -> _Ended:
         self._driver.execute("SAVEPOINT job")
