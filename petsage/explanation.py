@@ -19,6 +19,7 @@ _PACKAGES: Final[Mapping[str, str]] = {
     "cv2": "opencv-python",
     "dateutil": "python-dateutil",
     "dotenv": "python-dotenv",
+    "email_validator": "'petsage[db]'",
     "jwt": "PyJWT",
     "sklearn": "scikit-learn",
     "sqlalchemy": "'petsage[db]'",
