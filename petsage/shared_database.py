@@ -100,9 +100,7 @@ class SharedDatabase:
         self._users = 0
         self._lock = asyncio.Lock()
 
-    async def enter(
-        self, open_engine: Callable[[DatabaseSettings, DatabaseCounts], Awaitable[Any]]
-    ) -> Any:
+    async def enter(self, open_engine: Callable[[DatabaseSettings], Awaitable[Any]]) -> Any:
         """The engine, opened where it is not; whoever has it calls `leave`.
 
         Args:
@@ -110,7 +108,7 @@ class SharedDatabase:
         """
         async with self._lock:
             if self._engine is None:
-                self._engine = await open_engine(self.settings, self.counts)
+                self._engine = await open_engine(self.settings)
                 self.counts.is_open = True
             self._users += 1
             return self._engine

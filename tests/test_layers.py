@@ -79,6 +79,8 @@ PACKAGES = {
         "comparing",
         "faults",
         "caches",
+        "sqlite_file",
+        "sqlite_seat",
         "sqlite",
         "postgresql",
         "database",

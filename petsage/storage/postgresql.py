@@ -2,6 +2,8 @@
 
 What reads and what writes have pools of their own. Who reads is in no transaction, so that one
 statement is one round trip, and is read-only by the connection's own setting.
+
+Longer than 300 lines: what becomes of a transaction that fails is read beside what runs it.
 """
 
 import asyncio
@@ -21,7 +23,6 @@ from sqlalchemy.util import greenlet_spawn
 
 from petsage.errors import StorageError
 from petsage.settings import DatabaseSettings
-from petsage.shared_database import DatabaseCounts
 from petsage.storage.caches import forget_all
 from petsage.storage.faults import Taken, Unavailable, columns_in_postgresql
 
@@ -42,17 +43,15 @@ class PostgresqlEngine:
 
     Args:
         settings: where it is, how many connections, and the time limits.
-        counts: what is told of it.
 
     Raises:
         StorageError: asyncpg is not installed.
     """
 
-    def __init__(self, settings: DatabaseSettings, counts: DatabaseCounts) -> None:
+    def __init__(self, settings: DatabaseSettings) -> None:
         self._driver = _asyncpg()
         self._url = settings.url
         self._timeout_s = settings.timeout_s
-        self._counts = counts
         writers = max(1, settings.pool_size // 2)
         self._writers = self._make(writers, self._connect_writer, "READ COMMITTED")
         self._readers = self._make(settings.pool_size - writers, self._connect_reader, "AUTOCOMMIT")
