@@ -27,7 +27,7 @@ from petsage.generation import RETIRING
 from petsage.health import Check
 from petsage.logs.pipeline import prove
 from petsage.logs.receipts import Receipt, SinkReceipt
-from petsage.signature import Body, Cookie, FromApp, Header, Media, Query, Reply
+from petsage.signature import AnswerHeader, Body, Cookie, FromApp, Header, Media, Query, Reply
 
 if _collects:
     if not gc.get_freeze_count():
@@ -40,6 +40,7 @@ del end_quietly, gc, is_command
 __all__ = [
     "RETIRING",
     "SETTINGS",
+    "AnswerHeader",
     "AppKey",
     "Body",
     "Check",

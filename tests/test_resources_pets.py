@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,15 @@ async def test_a_pet_is_added_read_replaced_changed_and_deleted(pets: Pets) -> N
         assert (await pets.request(method, path)).status == 404
     assert (await pets.put(path, REX)).status == 404
     assert (await pets.patch(path, {"name": "Tom"})).status == 404
+
+
+def test_the_guide_shows_what_is_tested() -> None:
+    guide = (Path(__file__).parent.parent / "docs" / "resources.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n(.*?)\n```", guide, re.DOTALL)
+    files = [file.read_text(encoding="utf-8") for file in sorted(PETS.glob("*.py"))]
+    assert len(shown) == 5
+    for each in shown:
+        assert any(each in file for file in files), each
 
 
 async def test_an_id_is_never_given_twice(pets: Pets) -> None:

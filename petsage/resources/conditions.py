@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator
 
-from petsage import Header, Problem, Reply
-from petsage.signature import AnswerHeader
+from petsage import AnswerHeader, Header, Problem, Reply
 
 M = TypeVar("M", bound=BaseModel)
 

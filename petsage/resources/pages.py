@@ -6,9 +6,8 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from petsage import Reply
+from petsage import AnswerHeader, Reply
 from petsage.resources.conditions import answer_with
-from petsage.signature import AnswerHeader
 
 T = TypeVar("T")
 

@@ -102,8 +102,20 @@ class ClinicQuery(PageQuery):
     """Which clinics are listed, and in what order."""
 
     sort: Literal[
-        *("id", "-id", "code", "-code", "opened_at", "-opened_at", "reference", "-reference"),
-        *("beds", "-beds", "rating", "-rating", "is_open", "-is_open"),
+        "id",
+        "-id",
+        "code",
+        "-code",
+        "opened_at",
+        "-opened_at",
+        "reference",
+        "-reference",
+        "beds",
+        "-beds",
+        "rating",
+        "-rating",
+        "is_open",
+        "-is_open",
     ] = "id"
     code: list[Code] | None = None
     opened_at_gte: DateTime | None = Field(None, alias="opened_at.gte")
