@@ -1,5 +1,14 @@
 """What REST needs beyond a typed handler: conditions, merge patches, pages, kinds of fields."""
 
+try:
+    import email_validator
+    import sqlalchemy
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"petsage.resources needs the package `{error.name}`; fix: pip install 'petsage[db]'",
+        name=error.name,
+    ) from None
+
 from petsage.resources.conditions import (
     Created,
     Found,
@@ -53,3 +62,5 @@ __all__ = [
     "require_match",
     "tagged",
 ]
+
+del email_validator, sqlalchemy

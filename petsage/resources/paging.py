@@ -95,7 +95,11 @@ class _Filter:
         """The values that it may have, ordered; None where it is a range."""
         if self.values is None:
             return None
-        return sorted(value for value in self.values if self.has(value))
+        values = [value for value in self.values if self.has(value)]
+        try:
+            return sorted(values)
+        except TypeError:  # members of an enum, for one, have no order of their own
+            return sorted(values, key=repr)
 
     def has(self, value: Any) -> bool:
         """Whether a value is within the range."""
