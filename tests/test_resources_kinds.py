@@ -353,6 +353,7 @@ async def pages(clinics: DocumentedClient, query: str) -> list[Any]:
         answer = await clinics.get(path)
         assert answer.status == 200, answer.body
         rows += answer.json["items"]
+        assert len(rows) <= 100, "the pages come round again"
         link = answer.headers.get("Link")
         path = link and link.removeprefix("<").removesuffix('>; rel="next"')
     return rows

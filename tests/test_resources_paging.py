@@ -124,6 +124,7 @@ def all_pages(connection: Connection, sort: str, limit: int, wanted: Sequence[Wa
         rows, cursor = page_of(connection, pets, query, wanted)
         assert len(rows) == limit or cursor is None
         found += rows
+        assert len(found) <= ROWS, "the pages come round again"
         if cursor is None:
             return found
 
@@ -287,6 +288,31 @@ def test_a_list_is_sorted_by_what_has_an_index_and_nothing_else() -> None:
         with pytest.raises(TypeError, match="is no column of pets"):
             page_of(connection, pets, PageQuery(), one_of(column("species"), ["a"]))
     engine.dispose()
+
+
+MISPLACED: list[tuple[str, dict[str, Any], Any]] = [
+    ("species", {}, None),
+    ("species", {}, date(2020, 1, 3)),
+    ("born", {}, "x"),
+    ("born", {"low": date(2020, 1, 3)}, None),
+    ("born", {"low": date(2020, 1, 3)}, date(2020, 1, 2)),
+    ("-born", {"born": [date(2020, 1, 3)]}, None),
+    ("id", {}, 8),
+    ("id", {}, None),
+    ("-id", {}, "7"),
+]
+
+
+async def test_a_place_that_its_list_cannot_have_is_refused(ask: Ask) -> None:
+    def check(connection: Connection) -> None:
+        for sort, said, value in MISPLACED:
+            chosen = {"species": None, "born": None, "low": None, "high": None, **said}
+            cursor = write_cursor(Place(value, 7), read_listing(connection, sort, chosen))
+            with pytest.raises(Problem) as raised:
+                page_of(connection, pets, PageQuery(sort=sort, cursor=cursor), wanted_of(chosen))
+            assert raised.value.status == 422, (sort, said, value)
+
+    await ask(check)
 
 
 def test_a_cursor_that_was_made_up_is_refused_and_never_an_error() -> None:

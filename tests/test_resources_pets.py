@@ -48,6 +48,7 @@ class Pets(DocumentedClient):
             answer = await self.get(path)
             assert answer.status == 200, answer.body
             names += [item["name"] for item in answer.json["items"]]
+            assert len(names) <= 1_000, "the pages come round again"
             link = answer.headers.get("Link")
             assert (link is None) == (answer.json["next"] is None)
             path = link and link.removeprefix("<").removesuffix('>; rel="next"')
