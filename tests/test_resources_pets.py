@@ -289,6 +289,8 @@ async def test_a_page_says_what_it_is_and_whether_it_is_new(pets: Pets) -> None:
     await pets.patch(f"{LIST}/2", {"name": "new"})
     changed = await pets.get(f"{LIST}?limit=2&species=dog&sort=-species", headers=condition)
     assert changed.status == 200
+    plain = await pets.get(f"{LIST}?limit=2")
+    assert plain.headers["Link"] == f'<{LIST}?limit=2&cursor={plain.json["next"]}>; rel="next"'
     head = await pets.request("HEAD", f"{LIST}?limit=2")
     assert (head.status, "Link" in head.headers, head.body) == (200, True, b"")
 
