@@ -144,16 +144,14 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize("header", MALFORMED)
-async def test_a_condition_that_cannot_be_read_is_refused(
-    client: DocumentedClient, header: str
-) -> None:
-    answer = await client.request(
-        "PUT", "/api/v1/pet", json={"petName": "Mia"}, headers={"If-Match": header}
-    )
-    assert (answer.status, "If-Match" in answer.json["detail"]) == (400, True)
-    answer = await client.get("/api/v1/pet", headers={"If-None-Match": header})
-    assert (answer.status, "If-None-Match" in answer.json["detail"]) == (400, True)
+async def test_a_condition_that_cannot_be_read_is_refused(client: DocumentedClient) -> None:
+    for header in MALFORMED:
+        answer = await client.request(
+            "PUT", "/api/v1/pet", json={"petName": "Mia"}, headers={"If-Match": header}
+        )
+        assert (answer.status, "If-Match" in answer.json["detail"]) == (400, True), header
+        answer = await client.get("/api/v1/pet", headers={"If-None-Match": header})
+        assert (answer.status, "If-None-Match" in answer.json["detail"]) == (400, True), header
 
 
 async def test_a_change_without_its_condition_is_refused_where_one_is_asked_for(
