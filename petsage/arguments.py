@@ -1,4 +1,7 @@
-"""From a request to a handler's arguments; what is wrong with its input becomes one 422."""
+"""From a request to a handler's arguments; what is wrong with its input becomes one 422.
+
+Longer than 300 lines: what is read stands beside what is said where it is wrong.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

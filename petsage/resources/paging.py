@@ -4,6 +4,8 @@ A page begins behind the last row of the one before (keyset paging), by an index
 the list is sorted by and the id. So rows that come or go in between neither repeat nor hide others.
 What is empty comes last in either order, as a range of its own: databases differ in where they
 have it in an index.
+
+Longer than 300 lines: what is asked for and the ranges that answer it are read together.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
