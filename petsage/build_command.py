@@ -42,6 +42,18 @@ def build(
     version: Annotated[
         str | None, typer.Option(help="The feature's version, MAJOR.MINOR.PATCH.")
     ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field",
+            metavar="NAME:TYPE",
+            help="A field of a resource, 'born:date?', 'kind:dog|cat', 'code:str,unique', "
+            "'age:int=1'; may be given several times.",
+        ),
+    ] = None,
+    item: Annotated[
+        str | None, typer.Option(help="What one of the resource is called, with --field.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="The folder of features; else the first of [catalog].folders."),
@@ -65,7 +77,13 @@ def build(
 
     Exit code 1 if it is not built; nothing of it is left then.
     """
-    flags = {"description": description, "tags": tags, "version": version}
+    flags = {
+        "description": description,
+        "tags": tags,
+        "version": version,
+        "fields": fields,
+        "item": item,
+    }
     given = {key: value for key, value in flags.items() if value is not None and value != []}
     _require_one_thing(
         request,
@@ -93,7 +111,7 @@ def _require_one_thing(
         WrongUseError: it does not, or nothing is asked for.
     """
     asked = ["REQUEST"] * (request is not None) + [
-        {"tags": "--tag"}.get(flag, f"--{flag}") for flag in flags
+        {"tags": "--tag", "fields": "--field"}.get(flag, f"--{flag}") for flag in flags
     ]
     excluded = {
         "--schema": [*asked, "--output", "--dry-run", "--undo", "--force"],
@@ -112,6 +130,8 @@ def _require_one_thing(
             "--force goes with --undo alone: what is there is never built over",
             fix="write `petsage build --undo NAME --force`, and build it again",
         )
+    if "item" in flags and "fields" not in flags:
+        raise WrongUseError("--item goes with --field", fix="add --field, or leave it out")
     if request is None:
         raise WrongUseError(
             "nothing says what to build",

@@ -246,7 +246,11 @@ class TestFields:
             ("requirements", [], "`requirements` is a list: it is empty"),
             ("requirements", [3], "`requirements[0]` is 3: it has to be a table, which JSON"),
             ("requirements", [{}], "`requirements[0].kind` is missing"),
-            ("requirements", [{"kind": 3}], "`requirements[0].kind` is 3: it has to be 'probe'"),
+            (
+                "requirements",
+                [{"kind": 3}],
+                "`requirements[0].kind` is 3: it has to be 'probe', 'res",
+            ),
             (
                 "requirements",
                 [{"kind": "probe"}, {**PROBE, "path": "../x"}],
@@ -260,7 +264,7 @@ class TestFields:
             (
                 "requirements",
                 [PROBE, PROBE],
-                "requirements[1].path: /health/queue is another requirement's path already",
+                "`requirements[1].path` is '/health/queue': it is another requirement's path",
             ),
             ("\x1b[2J", 1, "unknown key `\\x1b[2J`"),
         ],
@@ -304,13 +308,13 @@ class TestFields:
 
 class TestKinds:
     def test_one_that_nobody_can_build_is_refused_by_name(self):
-        resource = {"kind": "resource", "name": "pets", "fields": [{"name": "age"}]}
-        error = refusal("-", {**ASKED, "requirements": [resource]})
-        assert error.problem == ("standard input: requirements[0]: a `resource` cannot be built")
-        assert error.fix == "ask for what can be: probe"
+        report = {"kind": "report", "name": "pets", "fields": [{"name": "age"}]}
+        error = refusal("-", {**ASKED, "requirements": [report]})
+        assert error.problem == ("standard input: requirements[0]: a `report` cannot be built")
+        assert error.fix == "ask for what can be: probe, resource"
 
     def test_several_are_told_beside_what_else_is_wrong(self):
-        kinds = ["resource", "probe", "endpoint", "\x1b" * 100_000]
+        kinds = ["report", "probe", "endpoint", "\x1b" * 100_000]
         requirements = [{"kind": kind, "x": 1} for kind in kinds]
         error = refusal("-", {**ASKED, "requirements": requirements})
         assert error.problem == "standard input: 4 things are wrong"
@@ -318,7 +322,7 @@ class TestKinds:
             line.partition("; fix: ")[0].removeprefix("standard input: ") for line in error.details
         ]
         assert told[:2] == [
-            "requirements[0]: a `resource` cannot be built",
+            "requirements[0]: a `report` cannot be built",
             "requirements[2]: an `endpoint` cannot be built",
         ]
         assert told[3] == "unknown key `requirements[1].x`"
@@ -326,6 +330,7 @@ class TestKinds:
     def test_every_kind_that_can_be_built_is_in_the_schema(self):
         schema = json.dumps(FeatureRequest.model_json_schema())
         assert '"const": "probe"' in schema
+        assert '"const": "resource"' in schema
 
 
 NAMES = [*FeatureRequest.model_fields, *Probe.model_fields, "request", "files", "x"]

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Final
 
 from petsage.builder.request import FeatureRequest, Probe
+from petsage.builder.resource_plan import PlannedResource, planned_resources
 
 _MAX_HANDLER: Final = 70  # its line has to fit, and a feature's whole name does
 
@@ -39,6 +40,7 @@ class Plan:
         name: the folder's, "smoke_test".
         noun: what its name says, "smoke test"; "queue probe" where that is none by itself.
         class_name: what its models' names begin with, "SmokeTest".
+        probes: none where resources alone are asked for.
         receipt_path: where the receipt of the build is, "/smoke_test"; None where there is none.
     """
 
@@ -48,6 +50,7 @@ class Plan:
     class_name: str
     probes: tuple[PlannedProbe, ...]
     receipt_path: str | None
+    resources: tuple[PlannedResource, ...] = ()
 
 
 def plan_of(request: FeatureRequest) -> Plan:
@@ -55,13 +58,15 @@ def plan_of(request: FeatureRequest) -> Plan:
     name = request.feature
     receipt_path = f"/{name}" if request.requirements == "none" else None
     words = " ".join(part for part in name.split("_") if part)
+    class_name = "".join(part.capitalize() for part in words.split())
     return Plan(
         request=request,
         name=name,
         noun=_noun(words),
-        class_name="".join(part.capitalize() for part in words.split()),
+        class_name=class_name,
         probes=tuple(_probes(request)),
         receipt_path=receipt_path if receipt_path != request.default_path else None,
+        resources=planned_resources(request, (f"{class_name}Response", f"{class_name}Receipt")),
     )
 
 

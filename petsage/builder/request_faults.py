@@ -1,6 +1,6 @@
 """What is wrong with a request, in the words of this house, and no value shown in full."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, get_args
 
@@ -8,13 +8,37 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from petsage.builder.events import BuildError
-from petsage.builder.request import FeatureRequest, Requirement
+from petsage.builder.faults import Fault, FaultsError
+from petsage.builder.fields import MAX_COUNT, FieldSchema
+from petsage.builder.request import FeatureRequest, Requirement, Resource
 from petsage.errors import did_you_mean
 from petsage.inspection import better_name, name_flaw
 
 _TOLD: Final = 20
 """Of what is wrong, so much is told."""
-_FLAGS: Final = {"description": "--description", "tags": "--tag", "version": "--version"}
+_FLAGS: Final = {
+    "description": "--description",
+    "tags": "--tag",
+    "version": "--version",
+    "requirements": "--field",
+}
+_FAULTS: Final = {
+    "bool_type": "it has to be true or false",
+    "dict_type": "it has to be a table, which JSON calls an object",
+    "greater_than_equal": f"it has to be 0 to {MAX_COUNT:,}",
+    "int_type": "it has to be an integer",
+    "less_than_equal": f"it has to be 0 to {MAX_COUNT:,}",
+    "list_type": "it has to be a list",
+    "model_attributes_type": "it has to be a table, which JSON calls an object",
+    "model_type": "it has to be a table, which JSON calls an object",
+    "recursion_loop": "it is nested too deeply",
+    "string_pattern_mismatch": "it has to be three numbers, such as 1.0.0",
+    "string_too_short": "it is empty",
+    "string_type": "it has to be text",
+    "string_unicode": "it has half of a surrogate pair, which is no text",
+    "too_short": "it is empty",
+}
+"""By pydantic's name of the error, what it is in the words of this house."""
 _KINDS: Final[Mapping[str, type[BaseModel]]] = {
     kind: model
     for model in (get_args(Requirement) or (Requirement,))
@@ -56,8 +80,14 @@ def refuse(asked: Asked, errors: list[ErrorDetails]) -> NoReturn:
     found = [(error, _path_of(error, asked.values)) for error in errors if not _is_noise(error)]
     found = [each for each in found if each[1][1:2] == () or each[1][1] not in unbuildable]
     found.sort(key=lambda each: each[0]["type"] != "extra_forbidden")
-    told += [_told(asked, *each) for each in found[:_TOLD]]
-    count = len(unbuildable) + len(found)
+    for error, path in found:
+        told += _all_told(asked, error, path)
+    refuse_all(asked, told)
+
+
+def refuse_all(asked: Asked, told: Sequence[tuple[str, str]]) -> NoReturn:
+    """Says all of what is wrong, each with its fix; of very much, the begin."""
+    count = len(told)
     if count == 1:
         raise decode_error(*told[0])
     lines = [f"{problem}; fix: {fix}" for problem, fix in told[:_TOLD]]
@@ -105,10 +135,39 @@ def _holds(values: object, part: str | int) -> bool:
     return isinstance(values, dict) and part in values
 
 
+def _all_told(asked: Asked, error: ErrorDetails, path: Path) -> Iterator[tuple[str, str]]:
+    """What an error says: one thing, or each of those that were found at once."""
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, FaultsError):
+        yield from (_told_of(asked, fault, (*path, *fault.within)) for fault in cause.faults)
+    elif error["type"] == "union_tag_not_found":
+        yield _told(asked, {**error, "type": "missing"}, (*path, "kind"))
+    elif error["type"] == "union_tag_invalid":
+        kind = error["input"]["kind"]
+        yield _told(asked, {**error, "type": "literal_error", "input": kind}, (*path, "kind"))
+    else:
+        yield _told(asked, error, path)
+
+
+def _told_of(asked: Asked, fault: Fault, path: Path) -> tuple[str, str]:
+    key = _key_of(asked, path)
+    value = f" is {shown(fault.value)}" if fault.is_value_shown else ""
+    where = f"`{key}`{value}: " if key else ""
+    return f"{asked.place_of(path[0])}: {where}{fault.problem}", fault.fix
+
+
+def _key_of(asked: Asked, path: Path) -> str:
+    """What a person calls a part of the request; of flags, they know no requirement's number."""
+    if path[:1] == ("requirements",) and "requirements" in asked.flags:
+        return _dotted(path[3:] if path[2:3] == ("fields",) else path[2:])
+    return _dotted(path)
+
+
 def _told(asked: Asked, error: ErrorDetails, path: Path) -> tuple[str, str]:
     """One thing that is wrong, with its place, and the fix."""
-    place, key = asked.place_of(path[0] if path else None), _dotted(path)
-    known = _model_at(path, asked.values).model_fields
+    place, key = asked.place_of(path[0] if path else None), _key_of(asked, path)
+    model = _model_at(path, asked.values)
+    known = model.model_fields if model is not None else {}
     names = [part for part in path if isinstance(part, str)]
     field = known.get(names[-1]) if names else None
     meaning = f" ({field.description})" if field is not None and field.description else ""
@@ -128,13 +187,27 @@ def _told(asked: Asked, error: ErrorDetails, path: Path) -> tuple[str, str]:
     return f"{place}: `{key}` is {shown(value)}: {_fault(error)}", f"change `{key}`{meaning}"
 
 
-def _model_at(path: Path, values: Mapping[str, Any]) -> type[BaseModel]:
-    """The model that holds the last part of a path."""
-    if len(path) < 3:
+def _model_at(path: Path, values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The model that holds the last part of a path; None where no model does."""
+    if len(path) < 3 or path[0] != "requirements":
         return FeatureRequest
-    requirement = values["requirements"][path[1]] if path[0] == "requirements" else None
+    requirement = values["requirements"][path[1]]
     kind = requirement.get("kind") if isinstance(requirement, dict) else None
-    return _KINDS.get(kind if isinstance(kind, str) else "", next(iter(_KINDS.values())))
+    model = _KINDS.get(kind if isinstance(kind, str) else "", next(iter(_KINDS.values())))
+    parts = [part for part in path[2:-1] if isinstance(part, str)]
+    while parts:
+        match parts:
+            case ["fields", _, *rest] if model is Resource:
+                model, parts = FieldSchema, rest
+            case ["properties", _, *rest] if model is FieldSchema:
+                parts = rest
+            case ["items", *rest] if model is FieldSchema:
+                parts = rest
+            case ["fields" | "properties"]:
+                return None
+            case _:
+                return model
+    return model
 
 
 def _fault(error: ErrorDetails) -> str:
@@ -143,27 +216,15 @@ def _fault(error: ErrorDetails) -> str:
     match error["type"]:
         case "value_error":
             return str(context["error"])
-        case "string_type":
-            return "it has to be text"
-        case "string_unicode":
-            return "it has half of a surrogate pair, which is no text"
-        case "list_type":
-            return "it has to be a list"
-        case "literal_error" if error["loc"][0] == "requirements" and len(error["loc"]) == 2:
+        case "literal_error" if error["loc"] == ("requirements", "literal['none']"):
             return "it has to be `none`, or a list"
         case "literal_error":
-            return f"it has to be {context['expected']}"
-        case "model_type":
-            return "it has to be a table, which JSON calls an object"
-        case "too_short" | "string_too_short":
-            return "it is empty"
+            return f"it has to be {context.get('expected') or context['expected_tags']}"
         case "string_too_long" | "too_long":
             parts = "characters" if isinstance(error["input"], str) else "entries"
             count, most = len(error["input"]), context["max_length"]
             return f"it has {count:,} {parts}, and may have {most:,} at most"
-        case "string_pattern_mismatch":
-            return "it has to be three numbers, such as 1.0.0"
-    return error["msg"]
+    return _FAULTS.get(error["type"], error["msg"])
 
 
 def _dotted(path: Path) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from petsage.builder.request import FeatureRequest
 from petsage.builder.request_faults import Asked, decode_error, named, refuse, shown
+from petsage.builder.short_form import fields_of
 
 MAX_BYTES: Final = 1_000_000
 STANDARD_INPUT: Final = "-"
@@ -38,9 +39,13 @@ def read_request(source: str | None, flags: Mapping[str, Any]) -> FeatureRequest
     TOML and JSON have the request at their top, or under `request`, beside other tables. Standard
     input is JSON where it begins with a brace.
 
+    Of flags, `fields` are in their short form, and with `item` they are those of one resource
+    named after the feature, which go with no requirements of a document.
+
     Raises:
         BuildError: there is none, it is no request, or nobody can build it; stage `decode`.
     """
+    flags = _with_requirements(flags)
     if source is None:
         asked = Asked("the command line", {**flags}, frozenset(flags))
     elif source == STANDARD_INPUT:
@@ -56,6 +61,18 @@ def read_request(source: str | None, flags: Mapping[str, Any]) -> FeatureRequest
     except ValidationError as error:
         refuse(asked, error.errors(include_url=False))
     return request
+
+
+def _with_requirements(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags, of which those of a resource are made one."""
+    others = {key: value for key, value in flags.items() if key not in {"fields", "item"}}
+    if "fields" not in flags:
+        return others
+    asked = Asked("the command line", {}, frozenset({"requirements"}))
+    resource = {"kind": "resource", "fields": fields_of(flags["fields"], asked)}
+    if "item" in flags:
+        resource["item"] = flags["item"]
+    return {**others, "requirements": [resource]}
 
 
 def _read_input() -> bytes:
@@ -132,7 +149,13 @@ def _decoded(place: str, data: bytes, is_json: bool, flags: Mapping[str, Any]) -
         raise decode_error(f"{place} has a number of thousands of digits", "leave it out") from None
     if not isinstance(values, dict):
         raise decode_error(f"{place} is {shown(values)} and no object", "begin it with a brace")
-    return Asked(place, {**_request_in(place, values), **flags}, frozenset(flags))
+    request = _request_in(place, values)
+    if "requirements" in flags and request.get("requirements", "none") != "none":
+        raise decode_error(
+            f"{place} has `requirements` of its own, and --field makes others",
+            "write the fields into it, or leave out --field",
+        )
+    return Asked(place, {**request, **flags}, frozenset(flags))
 
 
 def _parse_json(place: str, text: str) -> Any:
