@@ -557,7 +557,7 @@ HASH = hash_of(b"")
         (GOOD.replace('"__init__.py"', '"a\\nb"'), r"'a\nb' is no path"),
         (GOOD.partition("[files]")[0], "no table `[files]`"),
         (GOOD.partition('"__init__.py"')[0], "no table `[files]`"),
-        ("#" * 1_000_001, "it holds more than 1,000,000 bytes"),
+        ("#" * 4_000_001, "it holds more than 4,000,000 bytes"),
     ],
 )
 def test_a_record_that_the_builder_did_not_write_is_refused(tmp_path, content, problem):

@@ -68,7 +68,8 @@ def candidates(name: str, schema: FieldSchema) -> Iterator[Any]:
 
 
 def _texts(name: str, schema: FieldSchema) -> Iterator[str]:
-    words = name.replace("_", " ")
+    # A name that is refused is looked at, too.
+    words = " ".join("".join(filter(str.isalnum, part)) for part in name.split("_"))
     for first in ("Some", "Another"):
         text = f"{first} {words}"[: schema.maxLength].rstrip()
         yield text.ljust(schema.minLength or 0, "x")

@@ -18,7 +18,9 @@ MAX_PATTERN: Final = 500
 _ENGINE: Final = "the server's engine, whose time is bounded whatever it is asked, knows none"
 
 # Read from the left: an escape or a bracket is one token, so that none begins within another.
-_TOKEN: Final = re.compile(r"\\.|\(\?<[=!]|\(\?P?<|\(\?P?.|\[\^?\]?|[*+?}][+*]|.", re.DOTALL)
+_TOKEN: Final = re.compile(
+    r"\\[pP]\{\w*\}|\\.|\(\?<[=!]|\(\?P?<|\(\?P?.|\[\^?\]?|[*+?}][+*]|.", re.DOTALL
+)
 _GROUPS: Final = {
     "(?=": f"look-ahead: {_ENGINE}",
     "(?!": f"look-ahead: {_ENGINE}",

@@ -24,7 +24,7 @@ _HEAD: Final = """\
 # `petsage build --undo` knows what was edited since.
 
 """
-_MAX_BYTES: Final = 1_000_000
+_MAX_BYTES: Final = 4_000_000  # a request of 1 MB, and what TOML needs beside
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _NO_RECORD_FIX: Final = "delete the folder by hand if you no longer want it"
 

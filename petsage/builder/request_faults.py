@@ -14,6 +14,7 @@ from petsage.builder.request import FeatureRequest, Requirement, Resource
 from petsage.errors import did_you_mean
 from petsage.inspection import better_name, name_flaw
 
+_MAX_KEY: Final = 240
 _TOLD: Final = 20
 """Of what is wrong, so much is told."""
 _FLAGS: Final = {
@@ -230,7 +231,8 @@ def _fault(error: ErrorDetails) -> str:
 def _dotted(path: Path) -> str:
     """`requirements[0].path`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{named(part)}" for part in path)
-    return text.removeprefix(".")
+    text = text.removeprefix(".")
+    return text if len(text) <= _MAX_KEY else f"{text[:_MAX_KEY]}…"
 
 
 def shown(value: object, length: int = 60) -> str:

@@ -284,7 +284,7 @@ class _Fields:
             kind=schema.kind,
             is_indexed=is_indexed,
             is_unique=is_unique,
-            index_name=f"ix_{table}__{name}" if is_indexed and not is_unique else None,
+            index_name=f"ix_{table}__{name}" if is_indexed else None,
             unique_name=f"uq_{table}__{name}" if is_unique else None,
             range_names=range_names,
             examples=(first, second),

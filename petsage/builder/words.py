@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 _IRREGULAR: Final = """
+    hero heroes, potato potatoes, tomato tomatoes, echo echoes, veto vetoes, torpedo torpedoes,
     person people, child children, man men, woman women, ox oxen, mouse mice, goose geese, foot
     feet, tooth teeth, louse lice, criterion criteria, phenomenon phenomena, index indices, axis
     axes, vertex vertices, matrix matrices, appendix appendices, quiz quizzes, analysis
