@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +23,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from petsage.builder.building import draft
-from petsage.builder.request import FeatureRequest, Probe
+from petsage.builder.fields import FieldSchema
+from petsage.builder.request import FeatureRequest, Probe, Resource
 from petsage.builder.request_reader import read_request
 from petsage.builder.workspace import open_workspace
 from petsage.cli import main
@@ -187,7 +189,7 @@ def without(*modules: str) -> str:
 
 class TestRefused:
     def test_a_request_that_cannot_be_met_writes_nothing(self, call, project):
-        asked = {"feature": "pets", "description": "x", "requirements": [{"kind": "resource"}]}
+        asked = {"feature": "pets", "description": "x", "requirements": [{"kind": "report"}]}
         result = call(project, "-", stdin=json.dumps(asked))
         assert (result.returncode, result.stderr) == (1, "")
         assert result.stdout.splitlines() == [
@@ -196,8 +198,8 @@ class TestRefused:
             "ACTION: DECODING MESSAGE",
             "STATUS: BUILD FAILED",
             "STAGE: decode",
-            "REASON: standard input: requirements[0]: a `resource` cannot be built",
-            "FIX: ask for what can be: probe",
+            "REASON: standard input: requirements[0]: a `report` cannot be built",
+            "FIX: ask for what can be: probe, resource",
         ]
         assert list(project.iterdir()) == []
 
@@ -530,6 +532,27 @@ class TestBuilt:
         assert files_in(built) == {}
 
 
+class TestFields:
+    def test_item_goes_with_fields_alone(self, call, project):
+        result = call(project, *ASKED, "--item", "watch")
+        assert result.returncode == 2
+        assert result.stderr.startswith("petsage: --item goes with --field")
+
+    @pytest.mark.parametrize("option", ["--undo=queue_watch", "--schema"])
+    def test_fields_go_with_a_build_alone(self, call, project, option):
+        result = call(project, option, "--field", "name:str")
+        assert result.returncode == 2
+        assert "does not go with --field" in result.stderr
+
+    def test_what_cannot_be_read_of_them_is_told_at_once(self, call, project):
+        words = ("--field", "name:strr", "--field", "born:date,uniq")
+        result = call(project, "pets", "--description", "x", *words)
+        assert (result.returncode, result.stderr) == (1, "")
+        assert "REASON: the command line: 2 things are wrong\n" in result.stdout
+        assert "the command line, --field: 'name:strr': 'strr' is no type; fix: " in result.stdout
+        assert files_in(project) == {}
+
+
 class TestGuide:
     def rows(self, head: str) -> list[str]:
         """The first column of a table of the guide."""
@@ -538,13 +561,31 @@ class TestGuide:
         return [line.split("|")[1].strip() for line in table.splitlines()[1:]]
 
     def test_it_has_every_field(self):
-        for head, model in (("field", FeatureRequest), ("field of a probe", Probe)):
+        for head, model in (
+            ("field", FeatureRequest),
+            ("field of a probe", Probe),
+            ("field of a resource", Resource),
+        ):
             rows = self.rows(f"| {head} | holds | where left out |")
             assert rows == [f"`{name}`" for name in model.model_fields]
 
-    def test_its_example_is_a_request(self, tmp_path):
-        (example,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
+    def test_it_has_every_keyword_of_a_field(self):
+        table = DOCS.partition("\n| keyword | goes with | says |\n")[2].partition("\n\n")[0]
+        cells = "".join(line.split("|")[1] for line in table.splitlines()[1:])
+        assert sorted(re.findall(r"`(\w+)`", cells)) == sorted(FieldSchema.model_fields)
+
+    def test_its_examples_are_requests(self, tmp_path):
+        queue, pets = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
         path = tmp_path / "queue.toml"
-        path.write_text(example, encoding="utf-8")
+        path.write_text(queue, encoding="utf-8")
         asked = read_request(str(path), {})
-        assert asked.model_dump(exclude_none=True) == tomllib.loads(example)
+        assert asked.model_dump(exclude_none=True) == tomllib.loads(queue)
+        path.write_text(pets, encoding="utf-8")
+        assert len(read_request(str(path), {}).resources()[0].fields) == 7
+
+    def test_its_short_example_is_a_request(self):
+        (example,) = re.findall(r"```\n(petsage build pets .*?)```", DOCS, re.DOTALL)
+        words = shlex.split(example)
+        fields = [word for before, word in pairwise(words) if before == "--field"]
+        asked = read_request(words[2], {"description": "x", "fields": fields})
+        assert len(asked.resources()[0].fields) == len(fields) == 6

@@ -547,7 +547,10 @@ FIELDS = st.recursive(
 )
 REQUESTS = st.lists(
     st.fixed_dictionaries(
-        {"kind": st.just("resource"), "fields": st.dictionaries(NAMES, FIELDS, max_size=6)},
+        {
+            "kind": st.just("resource"),
+            "fields": st.dictionaries(NAMES, FIELDS, min_size=2, max_size=6),
+        },
         optional={"name": NAMES.map(lambda name: f"{name}_pets"), "item": NAMES},
     ),
     min_size=1,

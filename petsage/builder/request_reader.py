@@ -143,7 +143,7 @@ def _decoded(place: str, data: bytes, is_json: bool, flags: Mapping[str, Any]) -
         ) from None
     except RecursionError:
         raise decode_error(
-            f"{place} is nested too deeply", "a request needs three levels; leave out the rest"
+            f"{place} is nested too deeply", "a request needs a few levels; leave out the rest"
         ) from None
     except ValueError:  # Python turns no text of more than 4300 digits into a number
         raise decode_error(f"{place} has a number of thousands of digits", "leave it out") from None
