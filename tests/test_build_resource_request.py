@@ -332,6 +332,17 @@ class TestWords:
             ({"format": "date", "default": "2020-02-30"}, ".default` is '2020-02-30': it is no "),
             ({"format": "email", "default": "x@y"}, ".default` is 'x@y': it is no value of it: "),
             ({"format": "date-time", "default": "2020-01-01T00:00:00"}, ".default` is '2020-01-"),
+            *(
+                ({"format": "date-time", "examples": [each]}, f".examples[0]` is '{each[:9]}")
+                for each in (
+                    "1580428800",
+                    "0001-01-01T00:00:00+14:00",
+                    "2020-01-31T12:00:00.1234567Z",
+                    "2020-02-30T12:00:00Z",
+                )
+            ),
+            ({"format": "uri", "examples": ["example.com"]}, ".examples[0]` is 'example.com': it"),
+            ({"format": "uuid", "examples": ["{0}"]}, ".examples[0]` is '{0}': it is no value of"),
             ({"examples": ["x" * 256]}, ".examples[0]` is 'xxx"),
             ({"examples": ["\0"]}, ".examples[0]` is '\\x00': U+0000 cannot stand in a line"),
             ({"examples": []}, ".examples` is a list: it has 0 values"),

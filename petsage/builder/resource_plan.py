@@ -20,7 +20,7 @@ _CLASSES: Final = """
     DATABASE Database Date DateTime Double EMAIL Feature Field FromApp HealthCheck I Id IfMatch
     IfNoneMatch Index Integer Json Key Literal MERGE_PATCH MIGRATIONS MetaData Migration NAMING
     NO_NUL NotRequired Number O Page PageQuery Path Problem Query Receipt Reply Required Routes
-    Table Text TypedDict URI UTC UUID UniqueConstraint UtcDateTime Uuid
+    Storage Table Text TypedDict URI UTC UUID UniqueConstraint UtcDateTime Uuid
     ADD CHANGE DELETE FIND FIND_TO_WRITE
     ArithmeticError AssertionError AttributeError BaseException BaseExceptionGroup BlockingIOError
     BrokenPipeError BufferError BytesWarning ChildProcessError ConnectionAbortedError

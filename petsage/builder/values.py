@@ -23,6 +23,9 @@ _EMAIL: Final = re.compile(
     r"(?:(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
 )
 _NO_MAIL: Final = frozenset({"arpa", "invalid", "local", "localhost", "onion", "test"})
+_MOMENT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
 _PART: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*"
 _TAIL: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*"
 _URI: Final = re.compile(
@@ -157,7 +160,7 @@ def _require_plain_date(text: str) -> str:
 
 def _require_moment(text: str) -> str:
     try:
-        if "T" in text and text[:2].isdigit() and "-" in text[:5]:
+        if _MOMENT.fullmatch(text):
             moment = TypeAdapter(AwareDatetime).validate_json(json.dumps(text), strict=True)
             _ = moment.astimezone(UTC)
             return text
