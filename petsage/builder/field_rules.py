@@ -1,4 +1,7 @@
-"""What is wrong with the fields of a resource: words that do not go together, and values."""
+"""What is wrong with the fields of a resource: words that do not go together, and values.
+
+It is long because each rule says in its own words what is wrong, and what to do.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final

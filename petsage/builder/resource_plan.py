@@ -1,4 +1,7 @@
-"""Every name and value of a resource that is to be built, derived from its request once."""
+"""Every name and value of a resource that is to be built, derived from its request once.
+
+A third of it is the names that are taken already, which is why it is long.
+"""
 
 import builtins
 import keyword
