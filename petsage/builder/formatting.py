@@ -14,8 +14,9 @@ from petsage.builder.events import BuildError
 
 SETTINGS: Final = Path(__file__).parent / "tools" / "ruff.toml"
 
-# What a text may break and a template cannot: letters that look like others, an address, a folder.
-_OF_TEXTS: Final = frozenset({"RUF001", "RUF002", "S104", "S108"})
+# What a text or a name may break and a template cannot: letters that look like others, an address,
+# a folder, a default that is taken for a password, a field called `l`.
+_OF_TEXTS: Final = frozenset({"E741", "RUF001", "RUF002", "S104", "S105", "S106", "S108"})
 _REASON: Final = "the text is as it was asked for"
 _REPORT: Final = "report it with the request that it was built from: a template is at fault"
 _TIMEOUT_S: Final = 30

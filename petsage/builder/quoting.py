@@ -43,7 +43,7 @@ def literal(text: str, *, lead: str = "", indent: int = 0, behind: str = ",") ->
         behind: what stands behind it on its line.
     """
     opening, closing = ("", ")") if lead.endswith("(") else ("(", "")
-    whole = f"{lead}{_string(text)}{closing}"
+    whole = f"{lead}{string(text)}{closing}"
     if indent + width_of(whole) + len(behind) <= COLUMNS:
         return whole
     margin = " " * (indent + _INDENT)
@@ -58,7 +58,7 @@ def _pieces(text: str, columns: int) -> list[str]:
         if end < len(text):
             # A space belongs to the piece that it ends.
             end = text.rfind(" ", 0, end) + 1 or end
-        pieces.append(_string(text[:end]))
+        pieces.append(string(text[:end]))
         text = text[end:]
     return pieces
 
@@ -66,16 +66,24 @@ def _pieces(text: str, columns: int) -> list[str]:
 def _longest(text: str, columns: int) -> int:
     """How many letters of a text make a literal of so many columns at most, and one at least."""
     end = min(len(text), columns)
-    while end > 1 and width_of(_string(text[:end])) > columns:
+    while end > 1 and width_of(string(text[:end])) > columns:
         end -= 1
     return end
 
 
-def _string(text: str) -> str:
+def string(text: str) -> str:
     """One literal, in the quotes that ruff prefers."""
     quote = "'" if text.count('"') > text.count("'") else '"'
     escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
     return f"{quote}{escaped}{quote}"
+
+
+def raw(text: str) -> str:
+    """A regular expression as a literal, raw where that is easier to read."""
+    for quote in ('"', "'"):
+        if "\\" in text and quote not in text and not text.endswith("\\"):
+            return f"r{quote}{text}{quote}"
+    return string(text)
 
 
 def sentence(text: str) -> str | None:
@@ -87,6 +95,17 @@ def sentence(text: str) -> str | None:
     if whole[-1] not in ".!?":
         whole += "."
     return whole if width_of(f'"""{whole}"""') <= COLUMNS else None
+
+
+def docline(*texts: str, indent: int = _INDENT) -> str:
+    """The first of some texts that makes a docstring of one line, the last where none does.
+
+    Args:
+        texts: plain sentences, none of which comes from outside.
+        indent: how far the line is indented.
+    """
+    lines = [f'"""{text}"""' for text in texts]
+    return next((line for line in lines if indent + width_of(line) <= COLUMNS), lines[-1])
 
 
 def paragraph(text: str) -> str:

@@ -1,23 +1,31 @@
 """The files of a feature from its plan, by templates that know no feature's name."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from petsage.builder import quoting
+from petsage.builder import expressions, field_code, quoting, resource_words
+from petsage.builder.importing import with_imports
 from petsage.builder.plan import Plan
 from petsage.builder.request import FeatureRequest
+from petsage.builder.resource_code import ResourceCode
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MOUNT: Final = "/api/v1"
 
 # By the path within the folder; `{name}` is the feature's.
-_FILES: Final = {
+_OF_PROBES: Final = {
     "__init__.py": "init.py.jinja",
     "models.py": "models.py.jinja",
     "routes.py": "routes.py.jinja",
     "tests/test_{name}.py": "tests.py.jinja",
+    "README.md": "README.md.jinja",
+}
+_OF_RESOURCES: Final = {
+    "__init__.py": "resource/init.py.jinja",
+    "migrations/__init__.py": "resource/migrations.py.jinja",
     "README.md": "README.md.jinja",
 }
 
@@ -32,19 +40,89 @@ _environment: Final = Environment(  # noqa: S701 - Python and Markdown, each quo
 _environment.globals.update(
     literal=quoting.literal,
     sentence=quoting.sentence,
+    docline=quoting.docline,
     paragraph=quoting.paragraph,
     cell=quoting.cell,
     fenced=quoting.fenced,
+    expression=expressions.expression,
+    constant=expressions.constant,
+    call=expressions.call,
+    subscript=expressions.subscript,
+    alias=field_code.alias,
+    in_model=field_code.in_model,
+    set_apart=field_code.set_apart,
+    default_apart=field_code.default_apart,
+    in_update=field_code.in_update,
+    column=field_code.column,
+    strategies_in=field_code.strategies_in,
+    changes_of=field_code.changes_of,
+    kind_of=resource_words.kind_of,
+    commands=resource_words.commands,
+    wrapped=resource_words.wrapped,
+    json_block=resource_words.json_block,
     default_version=FeatureRequest.model_fields["version"].default,
     mount=_MOUNT,
+)
+_environment.filters.update(
+    upper_first=lambda text: f"{text[:1].upper()}{text[1:]}",
+    routes_of=lambda code: (f"{code.module}.routes", f"{code.name}_routes"),
+    words=lambda name: " ".join(part for part in name.split("_") if part),
 )
 
 
 def render(plan: Plan) -> dict[str, str]:
     """Every file of the folder by its path in it, not yet formatted; `feature.toml` is not one."""
-    return {
-        within.format(name=plan.name): _environment.get_template(template).render(
-            plan=plan, request=plan.request, probes=plan.probes
+    if not plan.resources:
+        return dict(_filled(plan, _OF_PROBES))
+    codes = [ResourceCode(plan, resource) for resource in plan.resources]
+    steps = [f"m{n:04}_create_{code.resource.table}" for n, code in enumerate(codes, 1)]
+    files = dict(_filled(plan, _OF_PROBES)) if plan.probes else {}
+    if plan.probes:
+        files["tests/test_probes.py"] = files.pop(f"tests/test_{plan.name}.py")
+    files.update(_filled(plan, _OF_RESOURCES, codes, steps))
+    for code, step in zip(codes, steps, strict=True):
+        files[f"migrations/{step}.py"] = with_imports(_text("migration", code=code), {})
+        files.update(_files_of(code))
+    return files
+
+
+def _filled(
+    plan: Plan,
+    files: Mapping[str, str],
+    codes: Sequence[ResourceCode] = (),
+    steps: Sequence[str] = (),
+) -> Iterator[tuple[str, str]]:
+    for within, template in files.items():
+        yield (
+            within.format(name=plan.name),
+            _environment.get_template(template).render(
+                plan=plan,
+                request=plan.request,
+                probes=plan.probes,
+                codes=codes,
+                steps=steps,
+            ),
         )
-        for within, template in _FILES.items()
+
+
+def _files_of(code: ResourceCode) -> Iterator[tuple[str, str]]:
+    """The modules of a resource, and its tests."""
+    class_name = code.resource.class_name
+    models = [
+        f"{class_name}{each}" for each in ("Create", "Page", "Query", "Read", "Replace", "Update")
+    ]
+    own = {".": ["store"], ".models": models}
+    if code.folder:
+        yield f"{code.folder}__init__.py", _text("package", code=code)
+    for module in ("models", "routes", "store"):
+        own_names = {} if module == "models" else own
+        yield f"{code.folder}{module}.py", with_imports(_text(module, code=code), own_names)
+    own = {
+        "..migrations": ["MIGRATIONS"],
+        f"..{code.module[1:]}.store" if code.folder else "..store": ["metadata"],
     }
+    yield f"tests/test_{code.package}.py", with_imports(_text("tests", code=code), own)
+
+
+def _text(template: str, **given: Any) -> str:
+    return _environment.get_template(f"resource/{template}.py.jinja").render(**given)
