@@ -122,6 +122,7 @@ PACKAGES = {
         "toolbox",
         "verification",
         "caller",
+        "resource_probing",
         "probing",
         "interruption",
         "building",

@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from petsage.builder.plan import Plan, plan_of
 from petsage.builder.record import RECORD, write_record
 from petsage.builder.rendering import render
 from petsage.builder.request import FeatureRequest
+from petsage.builder.resource_words import commands
 from petsage.builder.workspace import README, Workspace, open_workspace
 from petsage.worker import in_thread
 
@@ -108,8 +109,7 @@ class _Making:
         self._tell(Event("ACTION", "DECODING MESSAGE"))
         request = read()
         asked = request.model_dump(mode="json", exclude_none=True)["requirements"]
-        told = ", ".join(f"{each['kind']} {each.get('path', request.default_path)}" for each in
-                         asked) if isinstance(asked, list) else asked  # fmt: skip
+        told = asked if isinstance(asked, str) else ", ".join(_told_of(request))
         self._tell(Event("DECODING COMPLETE"))
         self._tell(Event("FEATURE REQUEST", request.feature, {"feature": request.feature}))
         self._tell(Event("DESCRIPTION", request.description, {"description": request.description}))
@@ -120,8 +120,8 @@ class _Making:
         """Builds it; nothing is left where that raises."""
         self._stage = "prepare"
         self._tell(Event("ACTION", "INITIATING FEATURE BUILD"))
-        verification.require_tools()
         plan = plan_of(request)
+        verification.require_tools(for_resources=bool(plan.resources))
         for each in self._beside:
             require_free(each / plan.name, "prepare")
         page = None if self._page_folder is None else self._page_folder / f"{plan.name}.md"
@@ -213,7 +213,6 @@ class _Making:
     ) -> None:
         took_s, own_s = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
         where = _shown(place)
-        paths = [*(probe.path for probe in plan.probes), plan.receipt_path]
         self._tell(Event("STATUS", "BUILD COMPLETE"))
         self._tell(
             Event("FEATURE", f"{plan.name} in {where}", {"feature": plan.name, "folder": where})
@@ -228,10 +227,8 @@ class _Making:
                 {"took_s": round(took_s, 3), "own_s": round(own_s, 3)},
             )
         )
-        for path in paths:
-            if path is not None:
-                url = f"{self._address}{_MOUNT}{path}"
-                self._tell(Event("TRY", f"curl -i {shlex.quote(url)}", {"url": url}))
+        for command, url in _to_try(plan, self._address):
+            self._tell(Event("TRY", command, {"url": url}))
 
     def tell_end(self, problem: str) -> None:
         """Tells that it was ended from outside."""
@@ -251,6 +248,30 @@ class _Making:
     def tell_failure(self, error: BuildError) -> None:
         """Tells why it is not built, and what to do."""
         tell_failure("BUILD", error, self._tell)
+
+
+def _told_of(request: FeatureRequest) -> Iterator[str]:
+    """What is required, in a few words each."""
+    for each in request.requirements if request.requirements != "none" else ():
+        path = each.path_in(request)
+        if each.kind == "resource":
+            number = len(each.fields)
+            yield f"{each.kind} {path}: {number} field{'' if number == 1 else 's'}"
+        else:
+            yield f"{each.kind} {path}"
+
+
+def _to_try(plan: Plan, address: str) -> Iterator[tuple[str, str]]:
+    """Commands that ask what was built, each with the URL that it asks."""
+    for path in (*(probe.path for probe in plan.probes), plan.receipt_path):
+        if path is not None:
+            url = f"{address}{_MOUNT}{path}"
+            yield f"curl -i {shlex.quote(url)}", url
+    for resource in plan.resources:
+        url = f"{address}{_MOUNT}{resource.path}"
+        for name, command in commands(resource, address).items():
+            if name in {"create", "list"}:
+                yield command, url
 
 
 def _amount(files: Sequence[Mapping[str, Any]]) -> str:

@@ -7,15 +7,26 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
-from petsage.builder.caller import MARKER, Answer, ask, invalid_part, unlike_schema
+from petsage.builder.caller import (
+    MARKER,
+    Answer,
+    Fault,
+    ask,
+    invalid_part,
+    parsed,
+    require,
+    unlike_schema,
+)
 from petsage.builder.children import Child, environment, guarded, running, side_by_side
 from petsage.builder.events import BuildError
 from petsage.builder.plan import Plan, PlannedProbe
-from petsage.builder.toolbox import AT_FAULT, BUSY, KILLED
+from petsage.builder.resource_probing import ask_resource
+from petsage.builder.toolbox import BUSY, KILLED
 from petsage.log_reader import parse_line
 from petsage.log_search import MarkerSearch, SearchError
 from petsage.worker import in_thread
@@ -39,26 +50,19 @@ class Probed:
     """A feature that is served, and answers as planned.
 
     Attributes:
-        endpoints: how many were asked, by GET and by HEAD.
-        lines: how many log lines were found by their markers.
+        endpoints: how many were asked; those of GET by HEAD, too.
+        lines: how many log lines were found by their markers; None where none has one.
     """
 
     endpoints: int
-    lines: int
+    lines: int | None
     took_s: float
 
     def __str__(self) -> str:
         endpoints = f"{self.endpoints} endpoint{'' if self.endpoints == 1 else 's'}"
-        lines = f"{self.lines} log line{'' if self.lines == 1 else 's'}"
-        return f"{endpoints} answered, {lines} found by marker, OpenAPI valid ({self.took_s:.1f} s)"
-
-
-class _Fault(Exception):  # noqa: N818 - said of the feature
-    """Something is not as planned; the words say what, and `fix` what to do."""
-
-    def __init__(self, words: str, fix: str = AT_FAULT) -> None:
-        super().__init__(words)
-        self.fix = fix
+        found = f"{self.lines} log line{'' if self.lines == 1 else 's'} found by marker, "
+        lines = found if self.lines is not None else ""
+        return f"{endpoints} answered, {lines}OpenAPI valid ({self.took_s:.1f} s)"
 
 
 async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PROBE_S) -> Probed:
@@ -96,19 +100,21 @@ async def probe(plan: Plan, feature: Path, *, scratch: Path, limit_s: float = PR
     ended = server.result()
     trouble = probing.trouble()
     if was_ended and (ended.code or 0) < 0:  # whatever it was asked then: somebody has killed it
-        fault = _Fault(f"the server {ended.how}", KILLED)
+        fault = Fault(f"the server {ended.how}", KILLED)
     elif fault is None and ended.code != 0:
-        fault = _Fault(f"the server {ended.how} when it was told to stop")
+        fault = Fault(f"the server {ended.how} when it was told to stop")
     elif fault is None and trouble:
-        fault = _Fault(f"the server logs what somebody would have to look at: {trouble[0]}")
+        fault = Fault(f"the server logs what somebody would have to look at: {trouble[0]}")
     if fault is not None:
         details = (*trouble, *ended.errors.splitlines()[-_SHOWN_LINES:])
         raise BuildError(str(fault), fix=fault.fix, stage="probe", details=details)
     count = len(plan.probes) + (plan.receipt_path is not None)
-    return Probed(count, probing.found, time.perf_counter() - started)
+    count += sum(len(resource.operations) for resource in plan.resources)
+    lines = probing.found if plan.probes else None
+    return Probed(count, lines, time.perf_counter() - started)
 
 
-async def _fault_of(probing: "_Probing", server: Child, limit_s: float) -> _Fault | None:
+async def _fault_of(probing: "_Probing", server: Child, limit_s: float) -> Fault | None:
     """What is not as planned when a server is asked everything and told to stop, None if all is."""
     try:
         async with asyncio.timeout(limit_s):
@@ -117,13 +123,13 @@ async def _fault_of(probing: "_Probing", server: Child, limit_s: float) -> _Faul
             await server.wait()
     except TimeoutError:
         words = f"the server did not come up, answer and stop within {limit_s:g} s"
-        return _Fault(words, BUSY)
-    except _Fault as fault:
+        return Fault(words, BUSY)
+    except Fault as fault:
         return fault
     except SearchError as error:
-        return _Fault(str(error))
+        return Fault(str(error))
     except (OSError, HTTPException) as error:
-        return _Fault(f"the server cannot be asked: {type(error).__name__}: {error}")
+        return Fault(f"the server cannot be asked: {type(error).__name__}: {error}")
     return None
 
 
@@ -174,6 +180,8 @@ class _Probing:
             },
         }
         variables = {f"PETSAGE_{name.upper()}": json.dumps(keys) for name, keys in settings.items()}
+        if self._plan.resources:
+            settings["database"] = {"url": f"sqlite:///{self.folder}/kept.db"}
         # Where it tells its token: not among this user's own servers.
         return environment(self.folder, XDG_RUNTIME_DIR=str(self.folder), **variables)
 
@@ -187,24 +195,26 @@ class _Probing:
         """Makes every request.
 
         Raises:
-            _Fault: something is not as planned.
+            Fault: something is not as planned.
         """
         # What validates takes as long to be imported as the server to come up.
         await side_by_side(self._until_it_serves(server), in_thread(_import_validators))
         ready = await self._ask("GET", "/readyz")
-        _require(ready.status == 200, str(ready))
-        self._document = _parsed(await self._ask("GET", "/openapi.json"))
+        require(ready.status == 200, str(ready))
+        self._document = parsed(await self._ask("GET", "/openapi.json"))
         wrong = await in_thread(invalid_part, self._document)
-        _require(wrong is None, f"/openapi.json is not valid at {wrong}")
+        require(wrong is None, f"/openapi.json is not valid at {wrong}")
         for planned in self._plan.probes:
             for method in _METHODS:
                 self._require_line(planned, await self._ask_endpoint(method, planned.path))
         for method in _METHODS if self._plan.receipt_path is not None else ():
             answer = await self._ask_endpoint(method, self._plan.receipt_path or "")
-            _require(method == "HEAD" or answer.body == _receipt(self._plan.name), str(answer))
+            require(method == "HEAD" or answer.body == _receipt(self._plan.name), str(answer))
+        for resource in self._plan.resources:
+            await ask_resource(resource, partial(ask, self._port.result()), self._document)
         mine = [line for line in self._lines() if line.get("feature") == self._plan.name]
         proven = sum("marker" in line for line in mine)
-        _require(proven == self.found, f"{self.found} calls leave {proven} lines with a marker")
+        require(proven == self.found, f"{self.found} calls leave {proven} lines with a marker")
 
     def trouble(self) -> list[str]:
         """What the log has at WARNING or above, with the tracebacks."""
@@ -222,36 +232,36 @@ class _Probing:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
-        _require(self._port.done(), "the server ends before it serves")
+        require(self._port.done(), "the server ends before it serves")
 
     async def _ask_endpoint(self, method: str, path: str) -> Answer:
         """The answer, once it is sure that it is what the document says."""
         answer = await self._ask(method, f"/api/v1{path}")
-        _require(answer.status == 200 and answer.kind == _JSON, str(answer))
+        require(answer.status == 200 and answer.kind == _JSON, str(answer))
         if method == "HEAD":
-            _require(not answer.body, str(answer))
+            require(not answer.body, str(answer))
         else:
-            body = _parsed(answer)
+            body = parsed(answer)
             wrong = await in_thread(unlike_schema, body, f"/api/v1{path}", self._document)
-            _require(wrong is None, f"{answer.where} is not answered as documented: {wrong}")
+            require(wrong is None, f"{answer.where} is not answered as documented: {wrong}")
         return answer
 
     def _require_line(self, planned: PlannedProbe, answer: Answer) -> None:
         """Requires that the line of an answer's marker is in the log, and is what was planned."""
         where, marker = answer.where, answer.marker
-        _require(marker != "", f"{where} is answered without {MARKER}")
-        _require(
+        require(marker != "", f"{where} is answered without {MARKER}")
+        require(
             answer.body == b"" or f'"{marker}"'.encode() in answer.body,
             f"{where} has another proof in its body than in {MARKER}, {marker}",
         )
         found = MarkerSearch(marker).in_file(self._log)
         line = parse_line(found.line.decode()) if found is not None else None
         if line is None:
-            raise _Fault(f"{where}: no line of the log has the marker {marker}")
+            raise Fault(f"{where}: no line of the log has the marker {marker}")
         logger = f"features.{self._plan.name}.routes"
         wanted = {"level": "INFO", "logger": logger, "feature": self._plan.name}
         for key, value in {**wanted, "message": planned.message}.items():
-            _require(
+            require(
                 line.get(key) == value,
                 f"{where}: `{key}` of its log line is {line.get(key)!r}, and not {value!r}",
             )
@@ -282,15 +292,3 @@ def _receipt(name: str) -> bytes:
 def _import_validators() -> None:
     for name in ("jsonschema", "openapi_spec_validator"):
         importlib.import_module(name)
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise _Fault(otherwise)
-
-
-def _parsed(answer: Answer) -> Any:
-    try:
-        return json.loads(answer.body)
-    except ValueError:
-        raise _Fault(f"{answer}, which is no JSON") from None

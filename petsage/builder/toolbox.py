@@ -119,7 +119,10 @@ class Toolbox:
                 guarded(tool, *arguments),
                 cwd=cwd,
                 environment=environment(
-                    self.scratch, **{"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(settings or {})}
+                    self.scratch,
+                    PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+                    HYPOTHESIS_STORAGE_DIRECTORY=str(self.scratch / "hypothesis"),
+                    **(settings or {}),
                 ),
                 limit_s=self._limit_s,
                 kept_bytes=kept_bytes,

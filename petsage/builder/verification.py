@@ -27,6 +27,13 @@ _NEEDED: Final[Mapping[str, str]] = {
     "ruff": "ruff",
     "tomli_w": "tomli-w",
 }
+# What a resource needs besides: of the extra `db`, and of `build` what its tests need.
+_NEEDED_BY_RESOURCES: Final[Mapping[str, str]] = {
+    "alembic": "alembic",
+    "email_validator": "email-validator",
+    "hypothesis": "hypothesis",
+    "sqlalchemy": "sqlalchemy",
+}
 _MYPY: Final = ("--config-file", _TOOLS / "mypy.ini", "--no-color-output", "--no-error-summary")
 # Its plugins are named: to import every one that is installed takes longer than most tests.
 _PYTEST: Final = (
@@ -71,20 +78,24 @@ class Tested:
         return f"{tests} ({self.took_s:.1f} s)"
 
 
-def require_tools() -> None:
+def require_tools(*, for_resources: bool = False) -> None:
     """Returns where everything is installed that a build needs beyond the core.
+
+    Args:
+        for_resources: whether the feature keeps data.
 
     Raises:
         BuildError: something is not; all that is missing is named.
     """
-    missing = sorted(name for module, name in _NEEDED.items() if not _is_installed(module))
+    needed = {**_NEEDED, **(_NEEDED_BY_RESOURCES if for_resources else {})}
+    missing = sorted(name for module, name in needed.items() if not _is_installed(module))
     if missing:
         *others, last = missing
         names = f"{', '.join(others)} and {last}" if others else last
         verb = "are" if others else "is"
         raise BuildError(
             f"petsage build needs {names}, which {verb} not installed",
-            fix="pip install 'petsage[build]'",
+            fix=f"pip install 'petsage[{'build,db' if for_resources else 'build'}]'",
             stage="prepare",
         )
 
