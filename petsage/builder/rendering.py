@@ -65,6 +65,7 @@ _environment.globals.update(
 )
 _environment.filters.update(
     upper_first=lambda text: f"{text[:1].upper()}{text[1:]}",
+    in_words=resource_words.in_words,
     routes_of=lambda code: (f"{code.module}.routes", f"{code.name}_routes"),
     words=lambda name: " ".join(part for part in name.split("_") if part),
 )

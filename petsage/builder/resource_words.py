@@ -3,7 +3,7 @@
 import json
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from petsage.builder.field_code import answered, may_be_left_out
@@ -23,6 +23,12 @@ _KINDS = {
     "object": "an object",
 }
 _MOUNT = "/api/v1"
+
+
+def in_words(names: Iterable[str]) -> str:
+    """Names as they stand in a sentence: "owners, pets and visits"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def kind_of(field: PlannedField) -> str:
