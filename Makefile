@@ -29,7 +29,7 @@ fix: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --upgrade pip
-	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt .
+	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt '.[build,postgres]'
 	.venv-bench/bin/pip install --quiet --force-reinstall --no-deps .
 	.venv-bench/bin/python -m benchmarks
 

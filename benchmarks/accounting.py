@@ -1,6 +1,7 @@
 """What Linux has counted for a process, its descendants and a core, read from /proc."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -11,8 +12,9 @@ def descendants(pid: int) -> list[int]:
     """The ids of all living processes below `pid`, those of its threads' making included."""
     found: list[int] = []
     for task in (_PROC / str(pid) / "task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *descendants(int(child))]
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
     return found
 
 

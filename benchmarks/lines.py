@@ -40,12 +40,17 @@ class Lines:
         return faults
 
 
-def count_lines(folder: Path, *, access_logger: str) -> Lines:
-    """The lines of all files in `folder`, those of rotated files included."""
+def count_lines(
+    folder: Path, *, access_logger: str, answered: frozenset[int] = frozenset({200})
+) -> Lines:
+    """The lines of all files in `folder`, those of rotated files included.
+
+    An access line whose status is none of `answered` is counted apart.
+    """
     counts: Counter[str] = Counter()
     for file in sorted(folder.iterdir()):
         with file.open("rb") as lines:
-            counts.update(_kind(line, access_logger) for line in lines)
+            counts.update(_kind(line, access_logger, answered) for line in lines)
     return Lines(
         app=counts["app"],
         access=counts["access"],
@@ -54,7 +59,7 @@ def count_lines(folder: Path, *, access_logger: str) -> Lines:
     )
 
 
-def _kind(line: bytes, access_logger: str) -> str:
+def _kind(line: bytes, access_logger: str, answered: frozenset[int]) -> str:
     try:
         record = json.loads(line)
     except ValueError:
@@ -63,5 +68,5 @@ def _kind(line: bytes, access_logger: str) -> str:
         return "invalid"
     # python-json-logger calls the logger `name`.
     if record.get("logger", record.get("name")) == access_logger:
-        return "access" if record.get("status") == 200 else "not_200"
+        return "access" if record.get("status") in answered else "not_200"
     return "app" if record.get("message") == APP_MESSAGE else "other"

@@ -59,8 +59,8 @@ class Run:
     rounds: list[Round]
 
 
-def this_machine() -> Machine:
-    """The facts of this machine, now."""
+def this_machine(packages: tuple[str, ...] = ()) -> Machine:
+    """The facts of this machine, now, with the versions of `packages`, too."""
     return Machine(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cpu=cpu_model(),
@@ -68,7 +68,7 @@ def this_machine() -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=f"{platform.python_implementation()} {platform.python_version()}",
         wrk=wrk_version(),
-        packages={name: _version(name) for name in _PACKAGES},
+        packages={name: _version(name) for name in (*_PACKAGES, *packages)},
     )
 
 
@@ -81,12 +81,12 @@ def _version(package: str) -> str:
 
 def as_text(run: Run) -> str:
     """The report for a terminal."""
-    return _render(run, _text_table, str.upper)
+    return _render(run, text_table, str.upper)
 
 
 def as_markdown(run: Run) -> str:
     """The report as a Markdown page."""
-    return _render(run, _markdown_table, "## {}".format)
+    return _render(run, markdown_table, "## {}".format)
 
 
 def as_json(run: Run) -> str:
@@ -137,7 +137,7 @@ def _server_rows(rounds: list[Round]) -> list[list[str]]:
     rows = [["server", *(name for name, _, _ in _COLUMNS)]]
     for name in dict.fromkeys(each.server for each in rounds):
         own = [each for each in rounds if each.server == name]
-        cells = [_cell(spread(map(value, own)), form) for _, value, form in _COLUMNS]
+        cells = [cell(spread(map(value, own)), form) for _, value, form in _COLUMNS]
         rows.append([SERVERS[name].title, *cells])
     return rows
 
@@ -148,15 +148,17 @@ def _goal_rows(goals: list[Verdict]) -> list[list[str]]:
     rows = [["measured", "", "wanted", "verdict"]]
     for goal in goals:
         form = ".0f" if goal.measured.median >= 20 else ".2f"
-        rows.append([_cell(goal.measured, form), goal.text, goal.wanted, goal.says])
+        rows.append([cell(goal.measured, form), goal.text, goal.wanted, goal.says])
     return rows
 
 
-def _cell(value: Spread, form: str) -> str:
+def cell(value: Spread, form: str) -> str:
+    """A median, with the least and the greatest beside it."""
     return f"{value.median:{form}} ({value.least:{form}}…{value.greatest:{form}})"
 
 
-def _text_table(rows: list[list[str]]) -> list[str]:
+def text_table(rows: list[list[str]]) -> list[str]:
+    """Lines for a terminal; the first row holds the columns' names."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -164,6 +166,7 @@ def _text_table(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _markdown_table(rows: list[list[str]]) -> list[str]:
+def markdown_table(rows: list[list[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return [*lines[:1], "|" + "---|" * len(rows[0]), *lines[1:]] if rows else []

@@ -20,6 +20,7 @@ PATH = "/api/v1/smoke-test"
 HOST = "127.0.0.1"
 
 _START_TIMEOUT_S = 30
+_ANSWER_TIMEOUT_S = 5
 _STOP_TIMEOUT_S = 30
 _CONFIG = """\
 [logs.sinks.stdout]
@@ -77,10 +78,11 @@ SERVERS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a GET of the measured path; `body` is None where it is no JSON object."""
+    """One answer; `body` is None where it is no JSON object, `link` the header of that name."""
 
     status: int
     body: dict[str, object] | None
+    link: str = ""
 
 
 class Running:
@@ -101,22 +103,32 @@ class Running:
         """The process's id."""
         return self.process.pid
 
-    def ask(self) -> Answer:
-        """The answer to one GET on a connection of its own; raises OSError where there is none."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+    def ask(self, path: str = PATH, body: str | None = None) -> Answer:
+        """The answer to one GET, or POST of `body`, on a connection of its own.
+
+        Raises OSError where there is none.
+        """
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=_ANSWER_TIMEOUT_S)
         try:
-            connection.request("GET", PATH)
+            if body is None:
+                connection.request("GET", path)
+            else:
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             text = response.read()
         finally:
             connection.close()
         try:
-            body = json.loads(text)
+            document = json.loads(text)
         except ValueError:
-            body = None
-        return Answer(response.status, body if isinstance(body, dict) else None)
+            document = None
+        return Answer(
+            response.status,
+            document if isinstance(document, dict) else None,
+            response.headers.get("Link", ""),
+        )
 
-    def first_answer(self) -> tuple[Answer, int]:
+    def first_answer(self, path: str = PATH) -> tuple[Answer, int]:
         """The first answer that is no 503, asked for until it comes; and how many 503 came before.
 
         A server that listens before it is ready says so by a 503.
@@ -127,7 +139,7 @@ class Running:
             if self.process.poll() is not None:
                 raise self._failure(f"it ended with {self.process.returncode}")
             try:
-                answer = self.ask()
+                answer = self.ask(path)
                 if answer.status != 503:
                     return answer, too_early
                 too_early += 1
@@ -158,27 +170,31 @@ class Running:
 
 @contextmanager
 def running(
-    server: Server, *, core: int, folder: Path, features: Mapping[str, str] | None = None
+    server: Server,
+    *,
+    core: int,
+    folder: Path,
+    features: Mapping[str, str | Path] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """`server`, started in the empty `folder` on `core` alone, and stopped at the end.
 
     What it logs goes to a file in `folder`/logs. `features` are further ones of PetSage's, the
-    text of each by its name.
+    text of each, or its folder, by its name; `environment` holds further variables.
     """
     log_file = folder / "logs" / "lines.jsonl"
     log_file.parent.mkdir()
     if server.name == "petsage":
         _furnish(folder, log_file)
-        for name, text in (features or {}).items():
-            (folder / "features" / name).mkdir()
-            (folder / "features" / name / "__init__.py").write_text(text)
+        for name, content in (features or {}).items():
+            _add_feature(folder / "features" / name, content)
     port = _free_port()
     command = [sys.executable, "-m", *server.arguments, str(port)]
     with (folder / "output.txt").open("wb") as output, _on_core(core):
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=_environment(log_file),
+            env=_environment(log_file) | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -192,15 +208,19 @@ def running(
 
 def _furnish(folder: Path, log_file: Path) -> None:
     """Give PetSage what it serves and settings that send its lines to `log_file`."""
-    shutil.copytree(
-        REPOSITORY / "features" / "smoke_test",
-        folder / "features" / "smoke_test",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    _add_feature(folder / "features" / "smoke_test", REPOSITORY / "features" / "smoke_test")
     config = folder / "config" / "bench.toml"
     config.parent.mkdir()
     # A JSON string without escapes beyond ASCII is a TOML string, too.
     config.write_text(_CONFIG.format(log_file=json.dumps(str(log_file))))
+
+
+def _add_feature(target: Path, content: str | Path) -> None:
+    if isinstance(content, Path):
+        shutil.copytree(content, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        target.mkdir()
+        (target / "__init__.py").write_text(content)
 
 
 def _environment(log_file: Path) -> dict[str, str]:

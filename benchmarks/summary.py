@@ -118,11 +118,14 @@ def verdicts(rounds: list[Round]) -> list[Verdict]:
         peers = by_server.get(goal.peer or "petsage", {})
         values = [goal.value(petsage[n], peers[n]) for n in sorted(petsage.keys() & peers.keys())]
         if values:
-            found.append(Verdict(goal.text, goal.wanted, spread(values), _says(values, goal.holds)))
+            found.append(
+                Verdict(goal.text, goal.wanted, spread(values), judged(values, goal.holds))
+            )
     return found
 
 
-def _says(values: list[float], holds: Callable[[float], bool]) -> str:
+def judged(values: list[float], holds: Callable[[float], bool]) -> str:
+    """Whether a goal is met, by one value a round."""
     held = sum(map(holds, values))
     if held == len(values):
         return "met"

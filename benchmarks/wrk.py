@@ -1,6 +1,7 @@
 """wrk: the load, and what it counted."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -30,15 +31,28 @@ class Load:
     cpu_s: float
 
 
-def run_wrk(url: str, *, seconds: int, connections: int) -> Load:
-    """The load that one thread of wrk on `connections` connections put on `url`."""
+def run_wrk(
+    url: str, *, seconds: int, connections: int, ids: int | None = None, body: str | None = None
+) -> Load:
+    """The load that one thread of wrk on `connections` connections put on `url`.
+
+    With `ids`, each request has another one from 1 to that at its path's end; with `body`, JSON,
+    it is a POST.
+    """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise BenchmarkError("`wrk` is not on PATH", fix="install it: apt-get install wrk")
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", f"-s{_SCRIPT}", url]
+    variables = {"BENCH_IDS": ids, "BENCH_BODY": body}
+    environment = {key: str(value) for key, value in variables.items() if value is not None}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds + _GRACE_S, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=seconds + _GRACE_S,
+        check=False,
+        env=os.environ | environment,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
