@@ -95,6 +95,19 @@ async def test_a_moment_without_a_zone_is_none(notes):
 
 
 @pytest.mark.parametrize(
+    "text", ["2026-01-31T12:00:00.123456+02:00", "2026-01-31 10:00:00.123456Z"]
+)
+async def test_a_moment_that_another_program_wrote_is_in_utc(notes, text):
+    def write_as_text(connection):
+        connection.exec_driver_sql(f"UPDATE notes SET at = '{text}'")
+
+    added = await notes.database.write(notes.store.add, notes.note("a"))
+    await notes.database.write(write_as_text)
+    moment = (await notes.database.read(notes.store.find, added.id)).at
+    assert (moment, moment.tzinfo) == (AT, UTC)
+
+
+@pytest.mark.parametrize(
     ("second", "fields"),
     [(note("a", 2), ["/name"]), (note("b", 1), ["/shelf", "/place"])],
 )
