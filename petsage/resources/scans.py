@@ -93,8 +93,9 @@ def read_rows(
     asked = {f"p{number}": value for number, value in enumerate(values)}
     result = connection.execute(statement, {**asked, "limit": limit})
     names = tuple(result.keys())
-    # A look at whether both are as long as the other takes longer than all the rest of it.
-    return [dict(zip(names, row, strict=False)) for row in result]
+    # All rows at once: a result that is iterated asks its driver for each. And a look at whether
+    # both are as long as the other takes longer than all the rest of it.
+    return [dict(zip(names, row, strict=False)) for row in result.all()]
 
 
 def _kind(scan: Scan) -> tuple[Any, ...]:
