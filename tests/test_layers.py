@@ -109,6 +109,7 @@ PACKAGES = {
         "expressions",
         "importing",
         "field_code",
+        "field_strategies",
         "resource_code",
         "resource_words",
         "rendering",

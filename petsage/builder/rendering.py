@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from petsage.builder import expressions, field_code, quoting, resource_words
+from petsage.builder import expressions, field_code, field_strategies, quoting, resource_words
 from petsage.builder.importing import with_imports
 from petsage.builder.plan import Plan
 from petsage.builder.request import FeatureRequest
@@ -54,8 +54,8 @@ _environment.globals.update(
     default_apart=field_code.default_apart,
     in_update=field_code.in_update,
     column=field_code.column,
-    strategies_in=field_code.strategies_in,
-    changes_of=field_code.changes_of,
+    strategies_in=field_strategies.strategies_in,
+    changes_of=field_strategies.changes_of,
     kind_of=resource_words.kind_of,
     commands=resource_words.commands,
     wrapped=resource_words.wrapped,
