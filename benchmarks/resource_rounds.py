@@ -1,4 +1,7 @@
-"""What is asked of a server that keeps pets, and what it used for it."""
+"""What is asked of a server that keeps pets, and what it used for it.
+
+Longer than 300 lines: set-up and rounds ask in the same ways, and are read as one.
+"""
 
 import re
 import tempfile

@@ -74,9 +74,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         """What makes a moment of what a driver gives, None where that is one already."""
         if dialect.name == "sqlite":
             return _read_moment
-        if dialect.driver == "asyncpg":  # whose moments are in UTC
-            return None
+        if dialect.driver == "asyncpg":
+            return _take_moment
         return super().result_processor(dialect, coltype)
+
+
+def _take_moment(moment: datetime | None) -> datetime | None:
+    """A moment from asyncpg: in UTC, but for the first and last that there are, without a zone."""
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _read_moment(text: str | None) -> datetime | None:
