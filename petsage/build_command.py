@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 import typer
 
-from petsage.builder.events import BuildError, Event, Stage, Tell, tell_failure
+from petsage.builder.events import BuildError, Stage, Tell, tell_failure
 from petsage.errors import PetSageError, StartError
 from petsage.running_server import listening_url
 from petsage.settings import load_settings
@@ -61,10 +61,22 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show each file, and write nothing.")
     ] = False,
+    update: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Change the feature that was built under this name: --field adds a field. Or the "
+            "file of a request, which is what it is to be.",
+        ),
+    ] = None,
     undo: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Remove the feature that was built under this name."),
     ] = None,
+    drop_data: Annotated[
+        bool,
+        typer.Option("--drop-data", help="With --undo: what it keeps in the database, too."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --undo: though its files were edited.")
     ] = False,
@@ -75,7 +87,7 @@ def build(
 ) -> None:
     """Builds a feature: written, checked, tested and served before it is there.
 
-    Exit code 1 if it is not built; nothing of it is left then.
+    Exit code 1 if it is not built, or not updated; nothing has changed then.
     """
     flags = {
         "description": description,
@@ -91,15 +103,39 @@ def build(
         {
             "--output": output is not None,
             "--dry-run": dry_run,
+            "--update": update is not None,
             "--undo": undo is not None,
+            "--drop-data": drop_data,
             "--force": force,
             "--schema": schema,
         },
     )
     if schema:
         typer.echo(json.dumps(_schema(), indent=2))
-    elif not _told(request, given, _places(output), dry_run, undo, force=force, as_json=as_json):
+        return
+    asked = _Asked(request, given, update, undo, dry_run, force, drop_data)
+    if not _told(asked, output, as_json=as_json):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line asks for, as `build` has it."""
+
+    request: str | None
+    flags: Mapping[str, Any]
+    update: str | None
+    undo: str | None
+    dry_run: bool
+    force: bool
+    drop_data: bool
+
+    @property
+    def what(self) -> str:
+        """What is told to be complete, or to have failed."""
+        if self.undo is not None:
+            return "UNDO"
+        return "DRY RUN" if self.dry_run else "BUILD" if self.update is None else "UPDATE"
 
 
 def _require_one_thing(
@@ -114,8 +150,12 @@ def _require_one_thing(
         {"tags": "--tag", "fields": "--field"}.get(flag, f"--{flag}") for flag in flags
     ]
     excluded = {
-        "--schema": [*asked, "--output", "--dry-run", "--undo", "--force"],
-        "--undo": [*asked, "--dry-run"],
+        "--schema": [
+            *(*asked, "--output", "--dry-run"),
+            *("--update", "--undo", "--drop-data", "--force"),
+        ],
+        "--undo": [*asked, "--update", "--dry-run"],
+        "--update": ["REQUEST", "--item", "--drop-data"],
     }
     for option, others in excluded.items():
         wrong = [each for each in others if each in asked or options.get(each)]
@@ -130,6 +170,13 @@ def _require_one_thing(
             "--force goes with --undo alone: what is there is never built over",
             fix="write `petsage build --undo NAME --force`, and build it again",
         )
+    if options["--drop-data"]:
+        raise WrongUseError(
+            "--drop-data goes with --undo alone",
+            fix="write `petsage build --undo NAME --drop-data`",
+        )
+    if options["--update"]:
+        return
     if "item" in flags and "fields" not in flags:
         raise WrongUseError("--item goes with --field", fix="add --field, or leave it out")
     if request is None:
@@ -181,42 +228,35 @@ def _places(output: Path | None) -> _Places:
     return _Places(folder, above / "docs" / "features", beside, address)
 
 
-def _told(
-    request: str | None,
-    flags: Mapping[str, Any],
-    places: _Places,
-    dry_run: bool,
-    undo: str | None,
-    *,
-    force: bool,
-    as_json: bool,
-) -> bool:
+def _told(asked: _Asked, output_folder: Path | None, *, as_json: bool) -> bool:
     """Does it, tells it, and says whether it is done."""
     from petsage.build_display import Output, open_display
     from petsage.builder.interruption import Interrupted, raising
     from petsage.builder.verification import require_tools
 
-    what = "UNDO" if undo is not None else "DRY RUN" if dry_run else "BUILD"
-    output = Output()
+    places, output = _places(output_folder), Output()
     with open_display(output, as_json=as_json) as display:
         try:
             require_tools()  # before anything is imported that needs them
             is_done = True
-            if undo is not None:
+            if asked.undo is not None:
                 with raising() as begin:
-                    _undo(undo, places, display.tell, begin, force=force)
-            elif dry_run:
+                    _undo(asked, places, display.tell, begin)
+            elif asked.dry_run:
                 with raising():
-                    _show(request, flags, places, display.tell)
+                    _show(asked, places, display.tell)
+            elif asked.update is not None:
+                is_done = _update(asked.update, asked.flags, places, display.tell)
             else:
-                is_done = _build(request, flags, places, display.tell)
+                is_done = _build(asked.request, asked.flags, places, display.tell)
         except BuildError as error:
-            tell_failure(what, error, display.tell)
+            tell_failure(asked.what, error, display.tell)
             is_done = False
         except Interrupted as interrupted:
-            stage: Stage = "undo" if undo is not None else "decode"
+            stage: Stage = "undo" if asked.undo is not None else "decode"
             problem = f"it was interrupted by {interrupted.name}"
-            tell_failure(what, BuildError(problem, fix="run it again", stage=stage), display.tell)
+            end = BuildError(problem, fix="run it again", stage=stage)
+            tell_failure(asked.what, end, display.tell)
             raise typer.Exit(interrupted.exit_code) from None
     return is_done and not output.is_lost
 
@@ -237,39 +277,46 @@ def _build(request: str | None, flags: Mapping[str, Any], places: _Places, tell:
     )
 
 
-def _show(request: str | None, flags: Mapping[str, Any], places: _Places, tell: Tell) -> None:
+def _update(source: str, flags: Mapping[str, Any], places: _Places, tell: Tell) -> bool:
+    from petsage.builder.update_reader import read_update
+    from petsage.builder.updating import update
+
+    return asyncio.run(
+        update(
+            lambda: read_update(source, flags, places.folder.absolute()),
+            folder=places.folder,
+            page_folder=places.page_folder,
+            beside=places.beside,
+            address=places.address,
+            tell=tell,
+        )
+    )
+
+
+def _show(asked: _Asked, places: _Places, tell: Tell) -> None:
     """Tells each file as it would be written."""
-    from petsage.builder.building import draft
+    from petsage.builder.building import show
     from petsage.builder.request_reader import read_request
+    from petsage.builder.update_reader import read_update
+    from petsage.builder.updating import show_update
 
-    asked = read_request(request, flags)
-    files = draft(asked)
-    told: list[dict[str, Any]] = [
-        {"path": within, "bytes": len(files[within]), "lines": files[within].count(b"\n")}
-        for within in sorted(files)
-    ]
-    total = f"{len(told)} files, {sum(each['lines'] for each in told)} lines"
-    tell(Event("FILES", total, {"folder": asked.feature, "files": told}))
-    for each in told:
-        path, content = str(places.folder / asked.feature / each["path"]), files[each["path"]]
-        tell(Event("FILE", path, {**each, "path": path, "content": content.decode()}))
-    if places.page_folder is not None:
-        page = places.page_folder / f"{asked.feature}.md"
-        tell(Event("PAGE", f"{page}, the same as README.md", {"path": str(page)}))
-    tell(Event("STATUS", "DRY RUN COMPLETE"))
+    if asked.update is not None:
+        update = read_update(asked.update, asked.flags, places.folder.absolute())
+        show_update(update, places.folder, places.page_folder, tell)
+    else:
+        request = read_request(asked.request, asked.flags)
+        show(request, places.folder, places.page_folder, tell, beside=places.beside)
 
 
-def _undo(
-    name: str, places: _Places, tell: Tell, begin: Callable[[], None], *, force: bool
-) -> None:
+def _undo(asked: _Asked, places: _Places, tell: Tell, begin: Callable[[], None]) -> None:
     from petsage.builder.removal import remove_feature
 
     remove_feature(
         places.folder,
-        name,
+        asked.undo or "",
         page_folder=places.page_folder,
         beside=places.beside,
-        force=force,
+        force=asked.force,
         tell=tell,
         begin=begin,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _RUNNING: Final[Mapping[str, Mapping[str, str]]] = {
     "ACTION: INITIATING FEATURE BUILD": {"FILES": "writing its files"},
+    "ACTION: INITIATING FEATURE UPDATE": {"FILES": "looking at its files"},
     "FILES": {
         "CHECKED": "checking: petsage check, ruff, mypy",
         "TESTED": "testing",
@@ -234,6 +235,8 @@ def _lines_of(event: Event, guides: _Guides) -> Iterator[str]:
     yield harmless(f"{event.label}: {event.text}" if event.text else event.label)
     if event.label == "FILE":
         yield from (_expanded(line) for line in event.data["content"].splitlines())
+    elif event.label == "LEFT":
+        yield from (_expanded(line) for line in event.data["difference"].splitlines())
     elif event.label == "FILES":
         files = {str(file["path"]): int(file["lines"]) for file in event.data["files"]}
         yield harmless(f"{event.data['folder']}/")

@@ -38,6 +38,35 @@ def draft(request: FeatureRequest) -> dict[str, bytes]:
     return {**files, RECORD: write_record(request, files)}
 
 
+def show(
+    request: FeatureRequest,
+    folder: Path,
+    page_folder: Path | None,
+    tell: Tell,
+    *,
+    beside: Sequence[Path] = (),
+) -> None:
+    """Tells each file as it would be built; the arguments are those of `build`.
+
+    Raises:
+        BuildError: a file cannot be formatted, or something is in the feature's place.
+    """
+    for place in (folder, *beside):
+        require_free(place / request.feature, "prepare")
+    files = draft(request)
+    page = None if page_folder is None else page_folder / f"{request.feature}.md"
+    if page is not None:
+        require_no_page(page, files[README], "prepare")
+    told = listed(files)
+    tell(Event("FILES", _amount(told), {"folder": request.feature, "files": told}))
+    for each in told:
+        path, content = str(folder / request.feature / each["path"]), files[each["path"]]
+        tell(Event("FILE", path, {**each, "path": path, "content": content.decode()}))
+    if page is not None:
+        tell(Event("PAGE", f"{page}, the same as README.md", {"path": str(page)}))
+    tell(Event("STATUS", "DRY RUN COMPLETE"))
+
+
 async def build(
     read: Callable[[], FeatureRequest],
     *,
@@ -62,7 +91,15 @@ async def build(
     Raises:
         SystemExit: Ctrl-C, SIGTERM or SIGHUP has ended it, with 128 and the signal's number.
     """
-    making = _Making(folder, page_folder, address, tell, beside)
+    return await carried_out(Making(folder, page_folder, address, tell, beside), read)
+
+
+async def carried_out(making: "Making", read: Callable[[], FeatureRequest]) -> bool:
+    """Whether a build, or what is like one, has come to its end; everything is told.
+
+    Raises:
+        SystemExit: as `build`.
+    """
     try:
         with raising():
             request = making.decode(read)
@@ -83,8 +120,10 @@ async def build(
     return False
 
 
-class _Making:
+class Making:
     """One build; the arguments are those of `build`."""
+
+    what = "BUILD"
 
     def __init__(
         self,
@@ -119,7 +158,7 @@ class _Making:
     async def make(self, request: FeatureRequest) -> None:
         """Builds it; nothing is left where that raises."""
         self._stage = "prepare"
-        self._tell(Event("ACTION", "INITIATING FEATURE BUILD"))
+        self._tell(Event("ACTION", f"INITIATING FEATURE {self.what}"))
         plan = plan_of(request)
         verification.require_tools(for_resources=bool(plan.resources))
         for each in self._beside:
@@ -141,10 +180,13 @@ class _Making:
         if page is not None:
             require_no_page(page, files[README], "prepare")
         workspace.write(files)
-        told = [
-            {"path": within, "bytes": len(files[within]), "lines": files[within].count(b"\n")}
-            for within in sorted(files)
-        ]
+        return self._tell_files(request, files)
+
+    def _tell_files(
+        self, request: FeatureRequest, files: Mapping[str, bytes]
+    ) -> list[dict[str, Any]]:
+        """Tells what was written; what machines are told of each file."""
+        told = listed(files)
         self._tell(Event("FILES", _amount(told), {"folder": request.feature, "files": told}))
         return told
 
@@ -154,7 +196,7 @@ class _Making:
         The first that fails ends the others.
         """
         feature, scratch = workspace.feature, workspace.scratch
-        beside = self._folders()
+        beside = self._served_beside(workspace)
         ways: dict[Stage, tuple[str, Callable[[Path], Coroutine[Any, Any, object]]]] = {
             "check": (
                 "CHECKED",
@@ -188,13 +230,25 @@ class _Making:
         """Puts it in its place; what has come beside it since it was checked is looked at first."""
         while True:
             self._stage = "publish"
-            place = workspace.publish(page, partial(self._is_among, seen))
+            place = self._place(workspace, page, partial(self._is_among, seen))
             if place is not None:
                 return place
             self._stage, seen = "check", self._neighbours()
             await verification.look_beside(
-                workspace.feature, beside=self._folders(), scratch=workspace.scratch / "check"
+                workspace.feature,
+                beside=self._served_beside(workspace),
+                scratch=workspace.scratch / "check",
             )
+
+    def _served_beside(self, _: Workspace) -> list[Path]:
+        """The folders of the features that it is checked with."""
+        return self._folders()
+
+    def _place(
+        self, workspace: Workspace, page: Path | None, is_up_to_date: Callable[[], bool]
+    ) -> Path | None:
+        """Where it is; None where what it was checked with is not so any more."""
+        return workspace.publish(page, is_up_to_date)
 
     def _neighbours(self) -> list[Path]:
         """The features that it will serve with."""
@@ -213,7 +267,7 @@ class _Making:
     ) -> None:
         took_s, own_s = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
         where = _shown(place)
-        self._tell(Event("STATUS", "BUILD COMPLETE"))
+        self._tell(Event("STATUS", f"{self.what} COMPLETE"))
         self._tell(
             Event("FEATURE", f"{plan.name} in {where}", {"feature": plan.name, "folder": where})
         )
@@ -247,7 +301,7 @@ class _Making:
 
     def tell_failure(self, error: BuildError) -> None:
         """Tells why it is not built, and what to do."""
-        tell_failure("BUILD", error, self._tell)
+        tell_failure(self.what, error, self._tell)
 
 
 def _told_of(request: FeatureRequest) -> Iterator[str]:
@@ -272,6 +326,14 @@ def _to_try(plan: Plan, address: str) -> Iterator[tuple[str, str]]:
         for name, command in commands(resource, address).items():
             if name in {"create", "list"}:
                 yield command, url
+
+
+def listed(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """What machines are told of files, given each one's bytes by its path."""
+    return [
+        {"path": within, "bytes": len(files[within]), "lines": files[within].count(b"\n")}
+        for within in sorted(files)
+    ]
 
 
 def _amount(files: Sequence[Mapping[str, Any]]) -> str:

@@ -190,8 +190,13 @@ def _inner(field: PlannedField, value: Mapping[str, Any]) -> Any:
 
 def column(field: PlannedField) -> str:
     """Its column in a table."""
+    null = "" if may_be_null(field) else ", nullable=False"
+    return f'Column("{field.name}", {kind_of_column(field)}{null})'
+
+
+def kind_of_column(field: PlannedField) -> str:
+    """The type of its column."""
     kind = _COLUMNS.get(field.kind, "Text")
     if kind == "Text" and field.kind != "enum" and field.schema.maxLength is not None:
         kind = f"Text({field.schema.maxLength})"
-    null = "" if may_be_null(field) else ", nullable=False"
-    return f'Column("{field.name}", {kind}{null})'
+    return kind

@@ -20,7 +20,7 @@ _FOREIGN: Final[Mapping[str, str]] = {
     "pydantic": "BaseModel ConfigDict Field",
     "pytest": "",
     "sqlalchemy": "BigInteger Boolean Column Connection Date Double Index MetaData Table "
-    "UniqueConstraint Uuid bindparam create_engine delete insert select update",
+    "UniqueConstraint Uuid bindparam create_engine delete insert literal select update",
     "typing_extensions": "TypedDict",
 }
 _OURS: Final[Mapping[str, str]] = {

@@ -13,7 +13,7 @@ from typing import Any, Final
 import tomli_w
 from pydantic import ValidationError
 
-from petsage.builder.events import BuildError
+from petsage.builder.events import BuildError, Stage
 from petsage.builder.request import FeatureRequest
 
 RECORD: Final = "feature.toml"
@@ -26,6 +26,7 @@ _HEAD: Final = """\
 """
 _MAX_BYTES: Final = 4_000_000  # a request of 1 MB, and what TOML needs beside
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_BY_HAND_FIX: Final = "change the folder by hand: it is its owner's alone"
 _NO_RECORD_FIX: Final = "delete the folder by hand if you no longer want it"
 
 
@@ -54,19 +55,36 @@ def write_record(request: FeatureRequest, files: Mapping[str, bytes]) -> bytes:
         request: written whole, defaults too, so that a later release makes the same of it.
         files: every other file by its path in the folder.
     """
+    return write_hashes(request, {within: hash_of(data) for within, data in files.items()})
+
+
+def write_hashes(request: FeatureRequest, hashes: Mapping[str, str]) -> bytes:
+    """The record of a feature whose files have these hashes, by path; else as `write_record`."""
     tables = {
         "request": request.model_dump(mode="json", exclude_none=True),
-        "files": {within: hash_of(files[within]) for within in sorted(files)},
+        "files": {within: hashes[within] for within in sorted(hashes)},
     }
     return (_HEAD + tomli_w.dumps(tables)).encode()
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path, stage: Stage = "undo") -> Record:
     """What the record in a feature's folder says.
+
+    Args:
+        folder: the feature's.
+        stage: that of what is raised.
 
     Raises:
         BuildError: there is none, or it is not as the builder wrote it.
     """
+    try:
+        return _read(folder)
+    except BuildError as error:
+        fix = error.fix if stage == "undo" or error.fix != _NO_RECORD_FIX else _BY_HAND_FIX
+        raise BuildError(error.problem, fix=fix, stage=stage) from None
+
+
+def _read(folder: Path) -> Record:
     place = f"{folder.name}/{RECORD}"
     try:
         tables = tomllib.loads(_content_of(folder / RECORD).decode())

@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from petsage.builder.built import record_of, require_name
 from petsage.builder.comparison import differences, features_in, holds
 from petsage.builder.disk import as_build_error
 from petsage.builder.events import BuildError, Event, Tell
-from petsage.builder.record import RECORD, Record, hash_of, read_record, write_record
+from petsage.builder.record import RECORD, Record, hash_of, write_record
 from petsage.builder.workspace import README, open_removal, sweep
-from petsage.errors import did_you_mean
-from petsage.inspection import inspect_sources, name_flaw
+from petsage.inspection import inspect_sources
 from petsage.snapshot import take_snapshot
 
 
@@ -41,11 +41,11 @@ def remove_feature(
             as it was built, or another feature needs it. Nothing has changed then.
     """
     folder = folder.absolute()
-    _require_name(name)
+    require_name(name, "undo")
     sweep(folder, "undo")
     feature = folder / name
     page = None if page_folder is None else page_folder / f"{name}.md"
-    record = _built(feature)
+    record = record_of(feature, "undo")
     # Held from here on, so that what is looked at is what is removed.
     with open_removal(folder, name) as workspace:
         if not force:
@@ -57,35 +57,6 @@ def remove_feature(
     tell(Event("STATUS", "UNDO COMPLETE"))
     tell(Event("FEATURE", f"{name} is removed", {"feature": name, "folder": str(feature)}))
     tell(Event("REMOVED", f"{count} files from {feature}", {"files": count}))
-
-
-def _require_name(name: str) -> None:
-    """Refuses what may lead elsewhere than to a feature."""
-    flaw = name_flaw(name)
-    if flaw is not None:
-        raise BuildError(flaw.problem, fix="name the feature, and not its folder", stage="undo")
-
-
-def _built(feature: Path) -> Record:
-    """What a feature was built from; refuses what the builder has not made, and knows nothing of.
-
-    Raises:
-        BuildError: it was not built here.
-    """
-    if feature.is_symlink():
-        raise BuildError(
-            f"{feature} is a link to {os.path.realpath(feature)}, and was not built here",
-            fix="remove the link by hand, if that is what you want",
-            stage="undo",
-        )
-    if not feature.is_dir():
-        built = [each.parent.name for each in feature.parent.glob(f"[a-z]*/{RECORD}")]
-        raise BuildError(
-            f"there is no feature {feature.name} in {feature.parent}",
-            fix=did_you_mean(feature.name, built),
-            stage="undo",
-        )
-    return read_record(feature)
 
 
 def _require_unedited(feature: Path, record: Record, page: Path | None) -> None:

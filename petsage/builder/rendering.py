@@ -1,13 +1,15 @@
 """The files of a feature from its plan, by templates that know no feature's name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from petsage.builder import expressions, field_code, field_strategies, quoting, resource_words
+from petsage.builder.growth import Growth
 from petsage.builder.importing import with_imports
+from petsage.builder.migration_code import STEPS, added_steps
 from petsage.builder.plan import Plan
 from petsage.builder.request import FeatureRequest
 from petsage.builder.resource_code import ResourceCode
@@ -28,6 +30,9 @@ _OF_RESOURCES: Final = {
     "migrations/__init__.py": "resource/migrations.py.jinja",
     "README.md": "README.md.jinja",
 }
+
+INDEX: Final = f"{STEPS}/__init__.py"
+"""The module that names a feature's migrations."""
 
 # Templates place text from outside by these alone; autoescape knows HTML, and none is written.
 _environment: Final = Environment(  # noqa: S701 - Python and Markdown, each quoted in its own way
@@ -85,6 +90,43 @@ def render(plan: Plan) -> dict[str, str]:
         files[f"migrations/{step}.py"] = with_imports(_text("migration", code=code), {})
         files.update(_files_of(code))
     return files
+
+
+def render_update(
+    plan: Plan, growths: Iterable[Growth], steps: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Every file of a feature whose tables have come about in steps, not yet formatted.
+
+    Args:
+        plan: the feature as it is to be.
+        growths: what it has, and its tables have not yet.
+        steps: the names of the migrations that it has; they are no files of these.
+
+    Returns:
+        The files, and the names of all migrations, those that were added behind the others.
+    """
+    files = render(plan)
+    if not plan.resources:
+        return files, []
+    codes = [ResourceCode(plan, resource) for resource in plan.resources]
+    # Tables come about as they did; how they would now is nobody's to know.
+    files = {within: text for within, text in files.items() if not _is_step(within)}
+    names = [*steps]
+    for step in added_steps(codes, growths, steps):
+        text = with_imports(_text("added_migration", step=step), {})
+        files[f"{STEPS}/{step.name}.py"] = text
+        names.append(step.name)
+    files[INDEX] = render_index(names)
+    return files, names
+
+
+def render_index(steps: Sequence[str]) -> str:
+    """The module that names each migration, not yet formatted."""
+    return _text("migrations", steps=steps)
+
+
+def _is_step(within: str) -> bool:
+    return within.startswith(f"{STEPS}/") and within != INDEX
 
 
 def _filled(

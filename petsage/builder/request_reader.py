@@ -28,6 +28,11 @@ _MAX_PATH: Final = 300
 _WHERE: Final = re.compile(r" \(at (?:line \d+, column \d+|end of document)\)$")
 
 
+def is_document(source: str) -> bool:
+    """Whether a source is a document, and no feature's name."""
+    return source == STANDARD_INPUT or source.lower().endswith((".toml", ".json"))
+
+
 def read_request(source: str | None, flags: Mapping[str, Any]) -> FeatureRequest:
     """The request that is asked for.
 

@@ -17,9 +17,9 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from petsage.builder.comparison import (
     differences,
@@ -38,6 +38,7 @@ from petsage.builder.disk import (
     write_new,
 )
 from petsage.builder.events import BuildError, Stage
+from petsage.builder.exchange import contents, copy_folder, exchange
 from petsage.builder.record import hash_of
 from petsage.listing import Listing, is_noise
 from petsage.ownership import find_unsafe
@@ -52,6 +53,8 @@ _TAKEN_OUT: Final = "taken_out"
 # What is to become of the page once the rename is done, and the page itself.
 _INTENT: Final = "intent.json"
 _PAGE: Final = "page.md"
+# Where a feature is for a moment whose place another takes, where that takes two renames.
+_REPLACED: Final = "replaced"
 
 
 class Workspace:
@@ -71,6 +74,9 @@ class Workspace:
         self.scratch = root / "scratch"
         self._name = name
         self._hashes: dict[str, str] = {}
+        self._original: dict[str, str] = {}
+        self._amended: dict[str, str] = {}
+        self._kept: frozenset[Path] = frozenset()
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Writes the feature; each file is on the disk when this returns.
@@ -129,6 +135,99 @@ class Workspace:
                 raise
         return target
 
+    def copy(self) -> None:
+        """Makes the feature what it is in its place, whatever that holds.
+
+        Raises:
+            BuildError: it cannot be read or written, or somebody edits it at this moment.
+        """
+        target = self.folder / self._name
+        with as_build_error("prepare", self.folder):
+            self._original = contents(target)
+            copy_folder(target, self.feature)
+            if contents(self.feature) != self._original:
+                raise _edited(target, "prepare")
+            self._kept = frozenset(
+                self.feature / within for within in self._original if is_noise(Path(within).name)
+            )
+
+    def amend(self, files: Mapping[str, bytes], gone: Iterable[str] = ()) -> None:
+        """Changes files of the copy, which keep the modes that they have.
+
+        Args:
+            files: each file's bytes, by its path within the feature.
+            gone: the files that are removed.
+
+        Raises:
+            BuildError: the disk is full, or the like.
+        """
+        with as_build_error("write", self.folder):
+            for within in gone:
+                (self.feature / within).unlink()
+            for within, data in files.items():
+                path = self.feature / within
+                mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+                path.unlink(missing_ok=True)
+                make_missing(path.parent)
+                write_new(path, data)
+                if mode is not None:
+                    path.chmod(mode)
+                sync(path.parent)
+            sync(self.feature)
+            self._amended = contents(self.feature)
+
+    def replace(
+        self,
+        page: Path | None,
+        text: bytes = b"",
+        is_up_to_date: Callable[[], bool] = lambda: True,
+    ) -> Path | None:
+        """Puts the feature in the place of what it was copied from, in one step.
+
+        Args:
+            page: the page that is to say something else from now on; None for none.
+            text: what it is to say.
+            is_up_to_date: whether what was checked is still so; asked where nobody else publishes.
+
+        Returns:
+            Where the feature is; None where it is not up to date, and everything is as before.
+
+        Raises:
+            BuildError: what is in its place was edited since, it is not what was written, the disk
+                is full, or the like; then everything is as before.
+        """
+        target = self.folder / self._name
+        with locked(self.folder, "publish"), as_build_error("publish", self.folder):
+            self._require_unchanged()
+            if not is_up_to_date():
+                return None
+            if page is not None:
+                self._keep_new_page(page, text)
+            if not target.is_dir() or contents(target) != self._original:
+                raise _edited(target, "publish")
+            exchange(self.feature, target, self.root / _REPLACED)
+            try:
+                sync(self.folder)
+                if page is not None:
+                    _replace_page(self.root / _PAGE, page)
+            except BaseException:
+                exchange(self.feature, target, self.root / _REPLACED)
+                raise
+        return target
+
+    def _keep_new_page(self, page: Path, text: bytes) -> None:
+        """Keeps what the next run needs to complete an exchange that is killed behind its step."""
+        write_new(self.root / _PAGE, text)
+        state = self.feature.stat()
+        _write_intent(
+            self.root,
+            {
+                "page": str(page.absolute()),
+                "replaces": hash_of(page.read_bytes()),
+                "folder": [state.st_dev, state.st_ino],
+            },
+        )
+
     def _settle(self, target: Path, page: Path | None) -> None:
         """Does what follows the rename; where it fails, the feature is moved back."""
         try:
@@ -164,9 +263,14 @@ class Workspace:
     def _require_unchanged(self) -> None:
         """Removes what running it has left, and refuses if anything else is not as it was."""
         for folder, folders, files in os.walk(self.feature):
-            for name in filter(is_noise, (*folders, *files)):
+            kept = {name for name in (*folders, *files) if Path(folder, name) in self._kept}
+            for name in filter(is_noise, {*folders, *files} - kept):
                 remove_tree(Path(folder, name))
-        found = differences(self.feature, self._hashes)
+            folders[:] = [name for name in folders if not is_noise(name)]
+        if self._amended:
+            found = _differing(contents(self.feature), self._amended)
+        else:
+            found = differences(self.feature, self._hashes)
         if found:
             raise BuildError(
                 f"{self._name} is not what was written any more: its checks have changed it",
@@ -210,13 +314,15 @@ def open_workspace(folder: Path, name: str) -> Iterator[Workspace]:
 
 
 @contextlib.contextmanager
-def open_removal(folder: Path, name: str) -> Iterator[Workspace]:
-    """A workspace for a feature that is to be taken out; what killed processes left is swept.
+def open_removal(folder: Path, name: str, stage: Stage = "undo") -> Iterator[Workspace]:
+    """A workspace for a feature that is to be taken out, or whose place another is to take.
+
+    What killed processes left is swept.
 
     Raises:
         BuildError: another process builds or removes that feature; the folder cannot be written.
     """
-    with _opened(folder.absolute(), name, "undo", None) as workspace:
+    with _opened(folder.absolute(), name, stage, None) as workspace:
         yield workspace
 
 
@@ -293,8 +399,14 @@ def _complete(root: Path, name: str) -> None:
     Raises:
         OSError: it cannot be done.
     """
+    target = root.parent / name
+    if (root / _REPLACED).exists() and not os.path.lexists(target):
+        (root / _REPLACED).rename(target)
     try:
         intent = json.loads((root / _INTENT).read_bytes())
+        if "replaces" in intent:
+            _complete_exchange(root, target, intent)
+            return
         text = (root / _PAGE).read_bytes() if intent["makes"] else b""
     except (FileNotFoundError, ValueError):  # it was killed before it had written what it meant
         return
@@ -304,7 +416,7 @@ def _complete(root: Path, name: str) -> None:
             page.unlink()
     elif intent["makes"] and not (root / "features" / name).exists():
         # Somebody may have gone on with the feature, or without it.
-        if not holds(root.parent / name / README, text):
+        if not holds(target / README, text):
             return
         if page.is_file() and text.startswith(page.read_bytes()):
             page.unlink()  # on another disk it is written, and may be so in part
@@ -312,11 +424,72 @@ def _complete(root: Path, name: str) -> None:
             _place(root / _PAGE, page)
 
 
+def _complete_exchange(root: Path, target: Path, intent: Mapping[str, Any]) -> None:
+    """Has a page say what the feature that has come into its place says of it.
+
+    Where it has not come there, or somebody has changed the page since, the page stays.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    page = Path(intent["page"])
+    try:
+        state = target.stat()
+        there = hash_of(page.read_bytes())
+    except FileNotFoundError:
+        return
+    finally:
+        _beside(page).unlink(missing_ok=True)
+    if [state.st_dev, state.st_ino] == intent["folder"] and there == intent["replaces"]:
+        _replace_page(root / _PAGE, page)
+
+
 def _keep_intent(root: Path, page: Path, *, removes: str | None = None) -> None:
     """Writes what is to become of a page: it is made, or removed where its hash is `removes`."""
     intent = {"page": str(page.absolute()), "makes": removes is None, "removes": removes}
+    _write_intent(root, intent)
+
+
+def _write_intent(root: Path, intent: Mapping[str, Any]) -> None:
     write_new(root / _INTENT, json.dumps(intent).encode())
     sync(root)
+
+
+def _replace_page(source: Path, page: Path) -> None:
+    """Has a page say what a file says, as a whole.
+
+    Raises:
+        OSError: it cannot be written; it says what it said then.
+    """
+    new = _beside(page)
+    new.unlink(missing_ok=True)
+    try:
+        write_new(new, source.read_bytes())  # the file may be on another disk
+        new.chmod(stat.S_IMODE(page.stat().st_mode))
+        new.replace(page)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    sync(page.parent)
+
+
+def _beside(page: Path) -> Path:
+    """Where a page is written that is to take the place of another."""
+    return page.with_name(f".{page.name}.petsage-build")
+
+
+def _differing(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """The paths at which two folders do not hold the same."""
+    paths = sorted({*found, *wanted})
+    return [f"{path} was changed" for path in paths if found.get(path) != wanted.get(path)]
+
+
+def _edited(feature: Path, stage: Stage) -> BuildError:
+    return BuildError(
+        f"{feature} was edited while this went on, and is left as it is now",
+        fix="try again when nobody edits it",
+        stage=stage,
+    )
 
 
 def _place(source: Path, page: Path) -> None:
