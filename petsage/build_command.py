@@ -4,8 +4,9 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 import typer
 
@@ -13,6 +14,9 @@ from petsage.builder.events import BuildError, Stage, Tell, tell_failure
 from petsage.errors import PetSageError, StartError
 from petsage.running_server import listening_url
 from petsage.settings import load_settings
+
+if TYPE_CHECKING:
+    from petsage.builder.data import Data
 
 # The command imports what it needs itself: its help needs no builder, and its schema no tools.
 # ruff: noqa: PLC0415
@@ -319,4 +323,13 @@ def _undo(asked: _Asked, places: _Places, tell: Tell, begin: Callable[[], None])
         force=asked.force,
         tell=tell,
         begin=begin,
+        data=_data() if asked.drop_data else None,
     )
+
+
+def _data() -> "Data":
+    from petsage.builder.data import Data
+    from petsage.letting_go import require_unserved
+
+    settings = load_settings()
+    return Data(settings.database, partial(require_unserved, settings))

@@ -30,6 +30,10 @@ class ServerRefusedError(PetSageError):
     """The running server does not do what it was asked for, or there is none."""
 
 
+class NoServerError(ServerRefusedError):
+    """Nobody listens where it was looked for."""
+
+
 @dataclass(frozen=True)
 class Wanted(Generic[_Answer]):
     """What an answer has to be.
@@ -122,7 +126,10 @@ class RunningServer:
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ServerRefusedError(
+            kind_of_error = (
+                NoServerError if isinstance(error, ConnectionRefusedError) else ServerRefusedError
+            )
+            raise kind_of_error(
                 f"no PetSage answers at {self.url}: {reason}",
                 fix="start it with `petsage serve`, or name its address with --url",
             ) from None

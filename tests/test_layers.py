@@ -84,6 +84,7 @@ PACKAGES = {
         "sqlite",
         "postgresql",
         "database",
+        "dropping",
         "",
     ],
     "builder": [
@@ -134,6 +135,7 @@ PACKAGES = {
         "interruption",
         "building",
         "updating",
+        "data",
         "removal",
     ],
     "resources": [

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from petsage.builder.built import record_of, require_name
 from petsage.builder.comparison import differences, features_in, holds
+from petsage.builder.data import Data, migrations_of
 from petsage.builder.disk import as_build_error
 from petsage.builder.events import BuildError, Event, Tell
+from petsage.builder.migration_code import steps_in
 from petsage.builder.record import RECORD, Record, hash_of, write_record
 from petsage.builder.workspace import README, open_removal, sweep
 from petsage.inspection import inspect_sources
@@ -24,6 +26,7 @@ def remove_feature(
     tell: Tell,
     beside: Sequence[Path] = (),
     begin: Callable[[], None] = lambda: None,
+    data: Data | None = None,
 ) -> None:
     """Removes a feature that the builder made, and its page.
 
@@ -35,28 +38,59 @@ def remove_feature(
         tell: is called with each event.
         beside: the other folders of features, whose features may need it.
         begin: is called before anything changes; from then on it is not to be interrupted.
+        data: where it keeps what is to be dropped, too; None where all of that is kept.
 
     Raises:
         BuildError: it was not built, is not there or is a link; or, without `force`, a file is not
-            as it was built, or another feature needs it. Nothing has changed then.
+            as it was built, or another feature needs it; or what it keeps cannot be dropped.
+            Nothing has changed then.
     """
     folder = folder.absolute()
     require_name(name, "undo")
     sweep(folder, "undo")
     feature = folder / name
     page = None if page_folder is None else page_folder / f"{name}.md"
+    if data is not None and not os.path.lexists(feature):
+        begin()
+        data.require_unserved(name)
+        left = data.drop(name, ())
+        if left:
+            tell(Event("STATUS", "UNDO COMPLETE"))
+            tell(_dropped(left))
+            return
     record = record_of(feature, "undo")
+    keeps = bool(steps_in(feature))
     # Held from here on, so that what is looked at is what is removed.
     with open_removal(folder, name) as workspace:
         if not force:
             _require_unused(name, [folder, *beside])
             _require_unedited(feature, record, page)
         count = sum(len(files) for _, _, files in os.walk(feature))
+        dropped: tuple[str, ...] = ()
+
+        def drop() -> None:
+            nonlocal dropped
+            if data is not None and keeps:
+                data.require_unserved(name)
+                dropped = data.drop(name, migrations)
+
+        migrations = migrations_of(feature) if data is not None and keeps else ()
         begin()
-        workspace.take_out(page)
+        workspace.take_out(page, drop)
     tell(Event("STATUS", "UNDO COMPLETE"))
     tell(Event("FEATURE", f"{name} is removed", {"feature": name, "folder": str(feature)}))
     tell(Event("REMOVED", f"{count} files from {feature}", {"files": count}))
+    if data is not None:
+        tell(_dropped(dropped))
+    elif keeps:
+        command = f"petsage build --undo {name} --drop-data"
+        text = f"what {name} keeps in the database stays there; `{command}` drops it"
+        tell(Event("KEPT", text, {"command": command}))
+
+
+def _dropped(tables: Sequence[str]) -> Event:
+    told = f"tables of the database: {', '.join(tables)}" if tables else "no table was there"
+    return Event("DROPPED", told, {"tables": [*tables]})
 
 
 def _require_unedited(feature: Path, record: Record, page: Path | None) -> None:

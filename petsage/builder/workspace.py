@@ -238,8 +238,12 @@ class Workspace:
             target.rename(self.feature)
             raise
 
-    def take_out(self, page: Path | None) -> None:
+    def take_out(self, page: Path | None, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Takes the feature of this name out of its place, and removes its page.
+
+        Args:
+            page: its page; None for none.
+            meanwhile: is called once it is out; where that raises, it is put back.
 
         Raises:
             BuildError: it cannot be moved, or the page cannot be removed.
@@ -253,11 +257,14 @@ class Workspace:
             taken_out = self.root / _TAKEN_OUT
             target.rename(taken_out)
             try:
+                meanwhile()
                 if page is not None:
                     page.unlink()
             except BaseException:
                 taken_out.rename(target)
                 raise
+            if page is not None:
+                remove_empty([page.parent.parent, page.parent])
             sync(self.folder)
 
     def _require_unchanged(self) -> None:

@@ -290,7 +290,7 @@ def keeps(migrations: Sequence[Migration]) -> Lifespan:
 
     async def lifespan(app: web.Application) -> AsyncIterator[None]:
         shared: SharedDatabase = app[SHARED_DATABASE]
-        engine = await shared.enter(_open)
+        engine = await shared.enter(open_engine)
         try:
             database = Database(
                 engine, shared.counts, feature=app[FEATURE_NAME], migrations=migrations
@@ -307,7 +307,7 @@ def keeps(migrations: Sequence[Migration]) -> Lifespan:
     return lifespan
 
 
-async def _open(settings: DatabaseSettings) -> Engine:
+async def open_engine(settings: DatabaseSettings) -> Engine:
     """The engine that a URL asks for; the other one is not imported."""
     # ruff: noqa: PLC0415
     if settings.url.startswith(SQLITE):
