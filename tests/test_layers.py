@@ -44,6 +44,7 @@ ROWS = [
     *(
         "terminal",
         "running_server",
+        "letting_go",
         "survey",
         "features_command",
         "logger_command",

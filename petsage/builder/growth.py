@@ -113,9 +113,6 @@ def _faults_of_fields(
         elif schema.default is None and not schema.optional:
             fix = f"make it optional (`{name}:…?`), or give it a default (`{name}:…=…`)"
             yield f"{where} has to be there, and what is kept already has none", fix
-        elif schema.unique and schema.default is not None:
-            fix = "make it optional, and leave the default out"
-            yield f"{where} is unique, and what is kept already would all have its default", fix
 
 
 def _changed(before: FieldSchema, after: FieldSchema) -> Iterator[str]:

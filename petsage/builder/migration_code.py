@@ -1,5 +1,6 @@
 """A step in which tables grow, as it is written."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,16 +48,11 @@ class Step:
         if default is None:
             return written
         value = default
-        if field.kind not in _TEXTS:
-            value = call("literal", value_of_column(field), Name(kind_of_column(field)))
+        if field.kind == "array":
+            value = json.dumps(default)
+        elif field.kind not in _TEXTS:
+            value = call("literal", value_of(field, default), Name(kind_of_column(field)))
         return f"{written[:-1]}, {expression(value, lead='server_default=', indent=8)})"
-
-
-def value_of_column(field: PlannedField) -> object:
-    """The default of a field as its column takes it."""
-    if field.kind in {"object", "array"}:
-        return field.schema.default
-    return value_of(field, field.schema.default)
 
 
 def steps_in(feature: Path) -> list[str]:
