@@ -1,12 +1,14 @@
-"""What an update makes of a feature: what it may add, which files it writes, and how tables grow."""
+"""What an update may add to a feature, which files it writes, and how tables grow."""
 
 import re
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import MetaData, inspect, text
+from aiohttp import web
+from sqlalchemy import Column, Integer, MetaData, Table, inspect, text
 
 from petsage.builder.amendment import amendment_of
 from petsage.builder.building import draft
@@ -16,10 +18,14 @@ from petsage.builder.record import RECORD, Record, read_record
 from petsage.builder.request_reader import read_request
 from petsage.builder.update_reader import read_update
 from petsage.builder.updating import show_update
+from petsage.errors import StorageError
+from petsage.feature import FEATURE_NAME
 from petsage.settings import DatabaseSettings
+from petsage.shared_database import SHARED_DATABASE, SharedDatabase
+from petsage.storage import DATABASE, keeps
 from petsage.storage.comparing import difference
 from petsage.storage.dropping import drop_data
-from petsage.storage.migrating import bring_up_to_date, drop_tables
+from petsage.storage.migrating import bring_up_to_date, drop_tables, require_tables
 from petsage.worker import in_thread
 from tests.migrations import Performer
 
@@ -118,7 +124,8 @@ def test_a_field_that_cannot_be_added_is_refused(pets, field, problem, fix):
         ('"cat"', '"cat"]\nindex = false\nexamples = ["cat"', "`species` is another in `index`"),
         ('item = "pet"', 'item = "animal"', "item: 'animal' was 'pet'"),
         ('name = "pets"', 'name = "animals"', "2 things are wrong"),
-        ("[[request.req", '[[request.requirements]]\nkind = "probe"\npath = "/alive"\n\n[[request.req',
+        ("[[request.req",
+         '[[request.requirements]]\nkind = "probe"\npath = "/alive"\n\n[[request.req',
          "probe /alive is new"),
     ],
 )  # fmt: skip
@@ -298,7 +305,7 @@ def test_a_dry_run_tells_all_of_it_and_writes_nothing(pets):
 
 def metadata_of(feature) -> MetaData:
     """What the store of a feature describes."""
-    import importlib  # noqa: PLC0415 - under the feature's own name
+    import importlib
 
     with _apart(feature):
         metadata: MetaData = importlib.import_module(f"features.{feature.name}.store").metadata
@@ -375,11 +382,13 @@ def test_a_default_of_any_text_is_the_text(pets, database_url):
         " VALUES ('a', 'dog', 1, '2020-01-01 00:00:00', '2020-01-01 00:00:00')"
     )
     perform(lambda connection: connection.execute(insert).rowcount)
-    path = document(pets, it=("[request.requirements.fields.note]",
+    note = "[request.requirements.fields.note]"
+    fields = (
         f'[request.requirements.fields.word]\ndefault = "{HOSTILE}"\n\n'
         "[request.requirements.fields.words]\n"
         'type = "array"\ndefault = ["A\'s", "%s"]\nitems = {type = "string"}\n\n'
-        "[request.requirements.fields.note]"))  # fmt: skip
+    )
+    path = document(pets, it=(note, f"{fields}{note}"))
     asked = read_update(path, {}, pets.parent)
     write(pets, amendment_of(pets, asked.record, asked.request, asked.growths).files)
     perform(bring_up_to_date, "pets", migrations_of(pets))
@@ -390,6 +399,48 @@ def test_a_default_of_any_text_is_the_text(pets, database_url):
     )
     assert row["word"] == asked.request.resources()[0].fields["word"].default
     assert row["words"] == ["A's", "%s"]
+
+
+# Tables that are left of another
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (PETS, None),
+        ((*PETS, "color:str?"), "the table `pets` lacks color"),
+        (PETS[:2], "the table `pets` wants what nobody writes: weight_kg"),
+        (PETS[:3], None),
+    ],
+)
+def test_tables_of_another_feature_of_the_same_name_are_told(pets, sqlite_url, fields, problem):
+    perform = Performer(sqlite_url)
+    perform(bring_up_to_date, "pets", migrations_of(pets))
+    again = draft(read_request("pets", {"description": "Other pets", "fields": [*fields]}))
+    write(pets, again)
+    assert perform(bring_up_to_date, "pets", migrations_of(pets)) == ()
+
+    if problem is None:
+        perform(require_tables, "pets", metadata_of(pets))
+    else:
+        with pytest.raises(StorageError, match=problem) as caught:
+            perform(require_tables, "pets", metadata_of(pets))
+        assert "--undo pets" in caught.value.fix
+
+
+async def test_a_feature_whose_tables_are_anothers_does_not_start(pets, database_url):
+    await InThread(database_url)(bring_up_to_date, "pets", migrations_of(pets))
+    other = MetaData()
+    Table("pets", other, Column("size", Integer))
+    shared = SharedDatabase(DatabaseSettings(url=database_url), start_s=30)
+    app = web.Application()
+    app[SHARED_DATABASE], app[FEATURE_NAME] = shared, "pets"
+    lifespan = asynccontextmanager(keeps(migrations_of(pets), other))
+    with pytest.raises(StorageError, match="lacks size"):
+        async with lifespan(app):
+            raise AssertionError("it started")
+    async with asynccontextmanager(keeps(migrations_of(pets), metadata_of(pets)))(app):
+        await app[DATABASE].check()
 
 
 # What is dropped

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
 
 from aiohttp import web
-from sqlalchemy import Connection
+from sqlalchemy import Connection, MetaData
 
 from petsage import Check
 from petsage.errors import StorageError
@@ -20,7 +20,12 @@ from petsage.feature import FEATURE_NAME, Lifespan
 from petsage.settings import SQLITE, DatabaseSettings
 from petsage.shared_database import SHARED_DATABASE, DatabaseCounts, Kind, SharedDatabase
 from petsage.storage.faults import FIX, Moved, Taken, Unavailable, taken, unavailable
-from petsage.storage.migrating import Migration, bring_up_to_date, require_line
+from petsage.storage.migrating import (
+    Migration,
+    bring_up_to_date,
+    require_line,
+    require_tables,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +68,7 @@ class Database:
         counts: what is told of them.
         feature: the feature's name.
         migrations: the steps to its tables.
+        metadata: what its tables have to be behind these steps.
     """
 
     def __init__(
@@ -72,11 +78,13 @@ class Database:
         *,
         feature: str,
         migrations: Sequence[Migration],
+        metadata: Sequence[MetaData] = (),
     ) -> None:
         self._engine = engine
         self._counts = counts
         self._feature = feature
         self._migrations = tuple(migrations)
+        self._metadata = tuple(metadata)
         self._mark: Any = None
         self._reason = "its tables are being brought up to date"
         self._task: asyncio.Task[None] | None = None
@@ -241,6 +249,8 @@ class Database:
 
     def _migrate(self, connection: Connection) -> None:
         bring_up_to_date(connection, self._feature, self._migrations)
+        for each in self._metadata:
+            require_tables(connection, self._feature, each)
 
     async def _look_now(self) -> None:
         if self._mark is None:
@@ -274,14 +284,15 @@ DATABASE_CHECK: Final = Check("database", _probe)
 """Whether the database can be used, for the `checks` of a feature that keeps data."""
 
 
-def keeps(migrations: Sequence[Migration]) -> Lifespan:
+def keeps(migrations: Sequence[Migration], *metadata: MetaData) -> Lifespan:
     """The lifespan of a feature that keeps data: its tables are brought up to date at its start.
 
     Args:
         migrations: the steps to its tables, the oldest first.
+        metadata: what its stores describe, which is looked for once the steps are done.
 
     A database that is away keeps no feature from starting: it answers 503 until the database is
-    there. Tables that are newer than the code do.
+    there. Tables that are newer than the code do, and those that have other columns.
 
     Raises:
         StorageError: the migrations are no line.
@@ -293,7 +304,11 @@ def keeps(migrations: Sequence[Migration]) -> Lifespan:
         engine = await shared.enter(open_engine)
         try:
             database = Database(
-                engine, shared.counts, feature=app[FEATURE_NAME], migrations=migrations
+                engine,
+                shared.counts,
+                feature=app[FEATURE_NAME],
+                migrations=migrations,
+                metadata=metadata,
             )
             try:
                 await database.start(shared.start_s * _START_SHARE)

@@ -192,6 +192,35 @@ def bring_up_to_date(
     return lacking
 
 
+def require_tables(connection: Connection, feature: str, metadata: MetaData) -> None:
+    """Returns where the tables of a store are there, and can take what it writes.
+
+    It knows tables of the same name that another code has made, by other columns; types and
+    indexes are not looked at.
+
+    Raises:
+        StorageError: a column is missing, or one is there that has to be written and is not known.
+    """
+    inspector = inspect(connection)
+    for table in metadata.sorted_tables:
+        there = inspector.get_columns(table.name) if inspector.has_table(table.name) else []
+        missing = {*table.columns.keys()} - {column["name"] for column in there}
+        unknown = {
+            column["name"]
+            for column in there
+            if not column["nullable"] and column["default"] is None
+        } - {*table.columns.keys()}
+        for names, problem in ((missing, "lacks"), (unknown, "wants what nobody writes:")):
+            if names:
+                raise StorageError(
+                    f"the table `{table.name}` {problem} {', '.join(sorted(names))}, so that it is "
+                    f"not the one that features/{feature} describes",
+                    fix="write a migration; or, where it is left of another feature of this name "
+                    f"and nobody needs it, take `{feature}` back by `petsage build --undo "
+                    f"{feature}`, drop the table by the same with --drop-data, and build it again",
+                )
+
+
 def drop_tables(
     connection: Connection, feature: str, migrations: Sequence[Migration]
 ) -> tuple[Migration, ...]:
