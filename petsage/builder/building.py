@@ -48,15 +48,20 @@ def show(
 ) -> None:
     """Tells each file as it would be built; the arguments are those of `build`.
 
+    That its name is taken is told, too: its files can be looked at all the same.
+
     Raises:
-        BuildError: a file cannot be formatted, or something is in the feature's place.
+        BuildError: a file cannot be formatted.
     """
-    for place in (folder, *beside):
-        require_free(place / request.feature, "prepare")
     files = draft(request)
     page = None if page_folder is None else page_folder / f"{request.feature}.md"
-    if page is not None:
-        require_no_page(page, files[README], "prepare")
+    try:
+        for place in (folder, *beside):
+            require_free(place / request.feature, "prepare")
+        if page is not None:
+            require_no_page(page, files[README], "prepare")
+    except BuildError as error:
+        tell(Event("TAKEN", f"{error.problem}; fix: {error.fix}", {"fix": error.fix}))
     told = listed(files)
     tell(Event("FILES", _amount(told), {"folder": request.feature, "files": told}))
     for each in told:

@@ -8,7 +8,7 @@ from pathlib import Path
 from petsage.builder.built import record_of, require_name
 from petsage.builder.comparison import differences, features_in, holds
 from petsage.builder.data import Data, migrations_of
-from petsage.builder.disk import as_build_error
+from petsage.builder.disk import as_build_error, remove_empty
 from petsage.builder.events import BuildError, Event, Tell
 from petsage.builder.migration_code import steps_in
 from petsage.builder.record import RECORD, Record, hash_of, write_record
@@ -77,6 +77,8 @@ def remove_feature(
         migrations = migrations_of(feature) if data is not None and keeps else ()
         begin()
         workspace.take_out(page, drop)
+        if page is not None:
+            remove_empty([page.parent.parent, page.parent])
     tell(Event("STATUS", "UNDO COMPLETE"))
     tell(Event("FEATURE", f"{name} is removed", {"feature": name, "folder": str(feature)}))
     tell(Event("REMOVED", f"{count} files from {feature}", {"files": count}))

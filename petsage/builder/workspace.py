@@ -263,8 +263,6 @@ class Workspace:
             except BaseException:
                 taken_out.rename(target)
                 raise
-            if page is not None:
-                remove_empty([page.parent.parent, page.parent])
             sync(self.folder)
 
     def _require_unchanged(self) -> None:
