@@ -1,10 +1,12 @@
 """Data that a feature keeps, on both databases, with requests and without."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from petsage.storage import DATABASE, Database
 from petsage.testing import Client, _client
 from tests.keeping import FILES, note
 
+PETS = Path(__file__).parent / "features_data" / "pets"
 URL = "/api/v1/notes"
 AT = datetime(2026, 1, 31, 10, 0, 0, 123456, tzinfo=UTC)
 
@@ -251,6 +254,32 @@ async def test_a_feature_that_comes_again_and_again_leaves_nothing(
                 await asyncio.wait(tasks)
             async with client.get(URL) as answer:
                 assert len(await answer.json()) == number + 1
+        retirement._collect()
+        assert app[CATALOG].leaked == ()
+
+
+async def test_one_look_finds_that_models_within_models_are_gone(
+    petsage_settings, tmp_path, log_pipeline
+):
+    folder = tmp_path / "features" / "pets"
+    shutil.copytree(PETS, folder, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    catalog = petsage_settings.catalog.model_copy(update={"folders": [folder.parent]})
+    settings = petsage_settings.model_copy(update={"catalog": catalog})
+    app = create_app(settings)
+    async with _client(app, settings) as client:
+        pet = {"name": "Rex", "species": "dog", "weight_kg": 1.5}
+        async with client.post("/api/v1/pets", json=pet) as answer:
+            assert answer.status == 201
+        async with client.get("/api/v1/pets") as answer:
+            assert answer.status == 200
+        (folder / "extra.py").write_text("")
+        assert [each.step for each in await app[CATALOG].refresh()] == ["changed"]
+        retirement = app[CATALOG]._current.retirement
+        while tasks := list(retirement._leaving):
+            await asyncio.wait(tasks)
+        async with client.get("/api/v1/pets") as answer:
+            assert answer.status == 200
+        assert retirement._traces
         retirement._collect()
         assert app[CATALOG].leaked == ()
 
