@@ -7,7 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
@@ -67,7 +67,10 @@ class Connection(TimedHandler):
         Nothing of the request is echoed; the connection is closed after it.
         """
         context = current_request() or begin(request)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        response: web.StreamResponse
+        if isinstance(exc, Problem):
+            response = problem_response(exc, context)
+        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             response = fail(request, exc or TimeoutError("outside of every handler"))
         else:
             response = problem_response(
@@ -76,7 +79,6 @@ class Connection(TimedHandler):
         if not response.prepared:
             # What aiohttp could not parse comes to no application, whose signal would stamp it.
             stamp(response, context)
-            response.headers[hdrs.CONNECTION] = "close"  # aiohttp takes it for HTTP/1.0
         response.force_close()
         self._ends = True
         return response

@@ -19,18 +19,21 @@ from multidict import istr
 
 from petsage.answers import begin, in_place_of, must_pass, respond_to
 from petsage.context import RequestContext
-from petsage.holding import CUT, HoldingHandler, Unmade
+from petsage.holding import CUT, Unmade
 from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
+from petsage.parsing import StrictHandler
+from petsage.protocol import is_authority
 from petsage.response import JsonResponse
 from petsage.routing import Mounted, RequestMatch, TableResource
 
 _EXPECT: Final = istr(hdrs.EXPECT)
+_HOST: Final = istr(hdrs.HOST)
 
 _log = logging.getLogger(__name__)
 
 
-class DirectHandler(HoldingHandler):
+class DirectHandler(StrictHandler):
     """aiohttp's handler of one connection, with a short way for what needs no request.
 
     aiohttp's own loop, `start`, waits on a future for requests. While a request is answered here,
@@ -100,6 +103,7 @@ class DirectHandler(HoldingHandler):
             or message.upgrade
             or message.version != HttpVersion11
             or _EXPECT in message.headers
+            or not is_authority(message.headers.get(_HOST, ""))
         ):
             return None
         return self._resource.table.direct.get(message.path)

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import ERROR, RequestHandler
+from multidict import CIMultiDict
 
 from petsage.context import RequestContext
 from petsage.generation import Generation, Holder
@@ -58,6 +59,15 @@ class _Outcome:
 
 _GOES_ON: Final = _Outcome(keep_alive=True)
 _IS_OVER: Final = _Outcome(keep_alive=False)
+
+
+class _NewerWriter(StreamWriter):
+    """Answers requests of HTTP/1.0 as what the server speaks (RFC 9110, section 2.5)."""
+
+    async def write_headers(self, status_line: str, headers: CIMultiDict[str]) -> None:
+        """Writes the head of an answer."""
+        rest = status_line.removeprefix("HTTP/1.0 ")
+        await super().write_headers(f"HTTP/1.1 {rest}", headers)
 
 
 class HoldingHandler(RequestHandler, Holder):
@@ -129,6 +139,11 @@ class HoldingHandler(RequestHandler, Holder):
         task: asyncio.Task[Any] | None,
     ) -> web.Request:
         """A request, as the application makes them; the last one of a connection says so."""
+        if message.version is HttpVersion10:
+            if message is ERROR:
+                message = message._replace(version=HttpVersion11)
+            else:
+                writer = _NewerWriter(self, self._loop)
         if self._is_last and not self._messages:
             message = message._replace(should_close=True)
         make: Any = self._app._make_request

@@ -18,7 +18,8 @@ from time import perf_counter
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.http import HttpVersion11
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from petsage.answers import begin, problem_message, problem_response, stamp, took_too_long
@@ -28,6 +29,7 @@ from petsage.direct import DirectHandler
 from petsage.errors import Problem
 from petsage.holding import Unmade
 from petsage.metrics import CountLimit, TimeLimit
+from petsage.protocol import refusal
 from petsage.settings import ServerSettings
 from petsage.stacks import told_task
 from petsage.wheel import Wheel
@@ -101,8 +103,8 @@ class TimedHandler(DirectHandler):
     """
 
     __slots__ = (
-        *("_body", "_body_bytes", "_body_ended", "_body_since", "_ends", "_header_s"),
-        *("_is_late", "_is_surplus", "_limits", "_lingers", "_overdue_since", "_part_since"),
+        *("_body_bytes", "_body_ended", "_body_since", "_ends", "_header_s", "_is_late"),
+        *("_is_surplus", "_limits", "_lingers", "_max_body", "_overdue_since", "_part_since"),
         *("_running", "_unread_since", "_wheel", "_wire", "_write_left", "_write_since", "tick"),
     )
 
@@ -110,10 +112,10 @@ class TimedHandler(DirectHandler):
         super().__init__(*args, **kwargs)
         self.tick = 0  # the wheel's
         self._limits = limits
+        self._max_body = self._app._client_max_size
         self._wheel = wheel
         self._header_s = limits.header_s
         self._wire: asyncio.Transport | None = None  # also when aiohttp's is None
-        self._body: StreamReader = EMPTY_PAYLOAD
         # Each is in the loop's time, and 0 where there is no such moment.
         self._part_since = self._body_since = self._body_ended = 0.0
         self._unread_since = self._write_since = self._overdue_since = 0.0
@@ -189,7 +191,6 @@ class TimedHandler(DirectHandler):
             if isinstance(message, _ErrInfo):
                 self._tell_reader()
                 return
-            self._body = body
             if body is not EMPTY_PAYLOAD:
                 self._body_since = self._loop.time()
                 self._body_ended = self._body_since if body.is_eof() else 0.0
@@ -251,6 +252,16 @@ class TimedHandler(DirectHandler):
             self._counts.refused[limit] += 1
             self._ends = self._is_surplus
             request_handler = partial(_refuse, _too_many(limit))
+        elif unmade.message is not ERROR:
+            problem = refusal(unmade.message, self._max_body)
+            if problem is not None:
+                unmade.message = unmade.message._replace(version=HttpVersion11, should_close=True)
+                self._ends = True
+                request_handler = partial(_refuse, problem)
+            elif unmade.message.upgrade and not self._upgraded:
+                # The parser has given up what came behind it in the same packet.
+                unmade.message = unmade.message._replace(should_close=True)
+                self._ends = True
         self._take_off()
         self._running = asyncio.current_task()
         try:
