@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check fix bench stress clean
+.PHONY: run test test-oldest check fix bench stress clean
 
 run: $(INSTALLED)
 	$(BIN)/python run.py
@@ -14,6 +14,17 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/bytecode
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# What rests on aiohttp's inside, with the oldest that pyproject.toml allows.
+OLDEST := $(shell sed -n 's/^ *"aiohttp>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest --quiet tests/test_aiohttp_inside.py tests/test_protocol.py tests/test_connection.py tests/test_direct.py
+
+.venv-oldest/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --upgrade pip
+	.venv-oldest/bin/pip install --quiet --editable . --group dev aiohttp==$(OLDEST)
+	@touch $@
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -37,7 +48,7 @@ stress: $(INSTALLED)
 	$(BIN)/python -m pytest -m stress
 
 clean:
-	rm -rf .venv .venv-bench
+	rm -rf .venv .venv-bench .venv-oldest
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PetSage needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; say which one to take: make PYTHON=python3.13")'

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import istr
 
 from petsage.answers import begin, in_place_of, must_pass, respond_to
@@ -23,7 +23,7 @@ from petsage.holding import CUT, Unmade
 from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
 from petsage.parsing import StrictHandler
-from petsage.protocol import is_authority
+from petsage.protocol import good_hosts, is_authority
 from petsage.response import JsonResponse
 from petsage.routing import Mounted, RequestMatch, TableResource
 
@@ -73,14 +73,18 @@ class DirectHandler(StrictHandler):
     def data_received(self, data: bytes) -> None:
         """Parses what came, and answers it or wakes aiohttp's loop to."""
         waiter = self._waiter
-        if waiter is None or waiter.done():
+        # Where something of a request has come before, aiohttp's loop is woken when it is whole.
+        if waiter is None or waiter.done() or self._part != b"":
             super().data_received(data)
             return
         self._waiter = None  # so that nothing wakes the loop but the lines below
+        mounted, count = None, self._request_count
         try:
-            super().data_received(data)
+            RequestHandler.data_received(self, data)  # past what `_look_at` is for
+            mounted = self._find_direct(data)
+            if mounted is None:
+                self._look_at(data, count)
         finally:
-            mounted = self._find_direct()
             if mounted is not None:
                 self._begin_direct(mounted, waiter)
             else:
@@ -88,7 +92,7 @@ class DirectHandler(StrictHandler):
                 if self._messages:
                     waiter.set_result(None)
 
-    def _find_direct(self) -> Mounted | None:
+    def _find_direct(self, data: bytes) -> Mounted | None:
         """The route of the one request that has come, where it can be answered directly."""
         if self._resource is None or self._is_last or len(self._messages) != 1:
             return None
@@ -103,8 +107,11 @@ class DirectHandler(StrictHandler):
             or message.upgrade
             or message.version != HttpVersion11
             or _EXPECT in message.headers
-            or not is_authority(message.headers.get(_HOST, ""))
+            or not self._is_one(data)
         ):
+            return None
+        host = message.headers.get(_HOST)
+        if host not in good_hosts and not is_authority(host or ""):
             return None
         return self._resource.table.direct.get(message.path)
 

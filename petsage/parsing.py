@@ -5,7 +5,6 @@ takes the trailer of a chunked body for a header of the next request. And it say
 refuses which of HTTP's statuses it is. docs/protocol.md has what is expected.
 """
 
-import asyncio
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -52,7 +51,7 @@ class StrictHandler(HoldingHandler):
         self._framing_bytes = 0  # of a chunked body, its contents among them
         self._tail = b""  # the last bytes of a chunked body
         self._part: bytes | None = b""  # of a head; None where its begin is not known
-        self._is_deaf = False  # what still comes is not parsed any more
+        self._is_deaf = False  # what still comes is not parsed any more; then it is None, too
 
     def data_received(self, data: bytes) -> None:
         """Parses what came."""
@@ -66,18 +65,25 @@ class StrictHandler(HoldingHandler):
             return
         count = self._request_count
         super().data_received(data)
+        self._look_at(data, count)
+
+    def _is_one(self, raw: bytes) -> bool:
+        """Whether what came is no more than one request of HTTP that has no body."""
+        return raw.endswith(_END) and len(raw) <= self._max_head and b" RTSP/" not in raw
+
+    def _look_at(self, data: bytes, count: int) -> None:
+        """Looks at what was parsed, where nothing of a body was to come.
+
+        Args:
+            data: what was parsed.
+            count: of the requests before.
+        """
         part = self._part
         raw = part + data if part else data
         new = self._request_count - count
         if new == 1 and part is not None:
             message, body = self._messages[-1]
-            if (
-                body is EMPTY_PAYLOAD
-                and raw.endswith(_END)
-                and len(raw) <= self._max_head
-                and not isinstance(message, _ErrInfo)
-                and b" RTSP/" not in raw
-            ):
+            if body is EMPTY_PAYLOAD and not isinstance(message, _ErrInfo) and self._is_one(raw):
                 self._part = b""
                 return
         if new:
@@ -87,7 +93,7 @@ class StrictHandler(HoldingHandler):
             if len(raw) > self._max_head:
                 self._fail(too_much("The head"))
 
-    # What is not the one request that has no body.
+    # What is more than that, or less.
 
     def _examine(self, raw: bytes | None, new: int) -> None:
         """Looks at requests that came in one packet; `raw` begins where the first of them does."""
@@ -95,7 +101,7 @@ class StrictHandler(HoldingHandler):
         if isinstance(messages[-1][0], _ErrInfo):
             if raw is not None:
                 self._mend(raw)
-            self._is_deaf = True
+            self._close_ears()
             return
         if raw is not None and is_foreign(raw):
             self._drop(new)
@@ -147,7 +153,7 @@ class StrictHandler(HoldingHandler):
                 self._end_chunked(new)
             elif self._framing_bytes > _FREE_OVERHEAD + _MAX_OVERHEAD * body.total_bytes:
                 body.set_exception(web.RequestPayloadError("it is chunk extensions"))
-                self._is_deaf = True
+                self._close_ears()
                 self.close_after_answer()
         elif new and body.is_eof():
             self._examine(None, new)
@@ -176,7 +182,7 @@ class StrictHandler(HoldingHandler):
 
         A client sends again what is not answered.
         """
-        self._is_deaf = True
+        self._close_ears()
         if new and isinstance(self._messages[-new][0], _ErrInfo):
             return  # it has no headers
         self._drop(new)
@@ -246,14 +252,14 @@ class StrictHandler(HoldingHandler):
         error = _ErrInfo(problem.status, problem, problem.detail)
         self._messages.append((error, EMPTY_PAYLOAD))
         self._request_count += 1
-        self._is_deaf = True
-        self._wake()
-
-    def _wake(self) -> None:
-        """Has aiohttp's loop look at the queue, where it waits."""
-        waiter: asyncio.Future[None] | None = self._waiter
+        self._close_ears()
+        waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _close_ears(self) -> None:
+        self._is_deaf = True
+        self._part = None
 
     def _drop(self, count: int) -> None:
         for _ in range(count):

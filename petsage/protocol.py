@@ -32,8 +32,8 @@ _NEVER: Final = frozenset(("CONNECT", "TRACE", "SOURCE"))
 _HTTP: Final = frozenset(("http", "https"))
 
 _MAX_GOOD: Final = 512
-# Values of `Host` that have been found to be good: mostly, there is one.
-_good_hosts: Final[set[str]] = set()
+good_hosts: Final[set[str | None]] = set()
+"""Values of `Host` that have been found to be good: mostly, there is one."""
 
 
 def is_authority(value: str) -> bool:
@@ -41,7 +41,7 @@ def is_authority(value: str) -> bool:
 
     The grammar of URIs would allow a list (`a,b`) as a name; no name in use is one.
     """
-    if value in _good_hosts:
+    if value in good_hosts:
         return True
     match = _NAME.fullmatch(value)
     if match is not None:
@@ -57,9 +57,9 @@ def is_authority(value: str) -> bool:
             return False
     if port and int(port) > 65535:
         return False
-    if len(_good_hosts) >= _MAX_GOOD:
-        _good_hosts.clear()
-    _good_hosts.add(value)
+    if len(good_hosts) >= _MAX_GOOD:
+        good_hosts.clear()
+    good_hosts.add(value)
     return True
 
 

@@ -61,7 +61,11 @@ def serve_features(flags: Flags) -> None:
         SettingsError: the settings cannot be used.
         StartError: the server cannot start.
     """
-    from petsage.server import run_server  # noqa: PLC0415 - a mistake in the words needs none
+    # A mistake in the words needs none of these.
+    from petsage.aiohttp_inside import require_known_aiohttp  # noqa: PLC0415
+
+    require_known_aiohttp()  # before anything is imported that rests on it
+    from petsage.server import run_server  # noqa: PLC0415
 
     run_server(
         load_settings(flags),

@@ -10,7 +10,7 @@ ROWS = [
     # What is set up before anything else is imported.
     *("client_side", "signals"),
     # What every row below may know of: the request, errors, settings, counts, the log, checks.
-    *("context", "errors", "sources", "settings", "metrics", "logs", "health"),
+    *("context", "errors", "aiohttp_inside", "sources", "settings", "metrics", "logs", "health"),
     # A typed handler, from its signature to the bytes of its answer.
     *("signature", "shapes", "signature_reader", "arguments", "response", "endpoint"),
     # A feature, and what is documented of it.
