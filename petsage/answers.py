@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _REQUEST_ID: Final = istr("X-Request-ID")
 _TRACEPARENT: Final = istr("traceparent")
 
+_CONTENT_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
+
 _UNSTORED: Final = "petsage_unstored"
 
 M = TypeVar("M", bound=Callable[..., Any])
@@ -64,11 +66,15 @@ async def stamp_answer(request: web.Request, response: web.StreamResponse) -> No
 
 
 def stamp(response: web.StreamResponse, context: RequestContext) -> None:
-    """Puts the request's id and trace on its answer, and a name that tells no versions."""
+    """Puts the request's id and trace on its answer, and a name that tells no versions.
+
+    Nor is anybody to guess at what it is: a browser might take a text for a script.
+    """
     headers = response.headers
     headers[hdrs.SERVER] = SERVER
     headers[_REQUEST_ID] = context.request_id
     headers[_TRACEPARENT] = context.traceparent
+    headers[_CONTENT_TYPE_OPTIONS] = "nosniff"
 
 
 def problem_response(problem: Problem, context: RequestContext) -> web.Response:
@@ -77,6 +83,8 @@ def problem_response(problem: Problem, context: RequestContext) -> web.Response:
         body=problem.document(context.request_id), status=problem.status, headers=problem.headers
     )
     response.headers[hdrs.CONTENT_TYPE] = PROBLEM_TYPE
+    # What is not there, or not allowed, may be at the next change of a feature.
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     return response
 
 
@@ -90,6 +98,8 @@ def problem_message(problem: Problem, context: RequestContext) -> bytes:
         hdrs.SERVER: SERVER,
         _REQUEST_ID: context.request_id,
         _TRACEPARENT: context.traceparent,
+        _CONTENT_TYPE_OPTIONS: "nosniff",
+        hdrs.CACHE_CONTROL: "no-store",
         **problem.headers,
         hdrs.CONNECTION: "close",
     }

@@ -17,6 +17,7 @@ from petsage.context import current_request
 from petsage.errors import Problem
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS
+from petsage.proxies import Proxies
 from petsage.settings import ServerSettings
 from petsage.timed import TimedHandler, time_limits
 from petsage.wheel import Wheel
@@ -195,6 +196,7 @@ class Runner(web.AppRunner):
             "max_line_size": settings.max_header_bytes,
             "max_field_size": settings.max_header_bytes,
             "max_headers": settings.max_header_count,
+            "proxies": Proxies(settings.trusted_proxies) if settings.trusted_proxies else None,
         }
 
     async def _make_server(self) -> web.Server:

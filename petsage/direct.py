@@ -69,6 +69,8 @@ class DirectHandler(StrictHandler):
         peer = self.peername
         if peer is not None:
             self._remote = str(peer[0] if isinstance(peer, list | tuple) else peer)
+        if self._proxies is not None and not self._proxies.trusts(self._remote):
+            self._proxies = None
 
     def data_received(self, data: bytes) -> None:
         """Parses what came, and answers it or wakes aiohttp's loop to."""
@@ -252,8 +254,12 @@ class DirectHandler(StrictHandler):
     ) -> None:
         """Counts a request, and writes its access line."""
         self._status = status
+        remote, origin, headers = self._remote, None, message.headers
+        if self._proxies is not None:
+            origin = self._proxies.origin(headers)
+            remote = (origin and origin.remote) or remote
         self._access.note(
-            context, message.method, message.path, status, size, self._remote, message.headers
+            context, message.method, message.path, status, size, remote, headers, origin
         )
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from petsage.context import RequestContext
 from petsage.generation import Generation, Holder
+from petsage.proxies import Origin, Proxies
 
 # What a request counts as that its client has cut: no failure of whoever answers it.
 _CLIENT_GONE: Final = 499
@@ -77,12 +78,22 @@ class HoldingHandler(RequestHandler, Holder):
 
     Args:
         app: the root application.
+        proxies: who is believed about others.
     """
 
-    __slots__ = ("_app", "_held", "_is_last", "_status", "_was_left")
+    __slots__ = ("_app", "_held", "_is_last", "_proxies", "_status", "_was_left", "origin")
 
-    def __init__(self, *args: Any, app: web.Application, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        app: web.Application,
+        proxies: Proxies | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._proxies = proxies  # None, too, once the client is known to be none of them
+        self.origin: Origin | None = None
+        """Who asked, as a trusted proxy says of the request in hand."""
         self._app = app
         self._request_factory: Any = Unmade
         self._held: tuple[Generation, RequestContext] | None = None
@@ -148,7 +159,20 @@ class HoldingHandler(RequestHandler, Holder):
             message = message._replace(should_close=True)
         make: Any = self._app._make_request
         made: web.Request = make(message, payload, self, writer, task)
-        return made
+        return made if self._proxies is None else self._told(made, self._proxies)
+
+    def _told(self, request: web.Request, proxies: Proxies) -> web.Request:
+        """A request as its proxy says that it was made."""
+        self.origin = origin = proxies.origin(request.headers)
+        if origin is None:
+            return request
+        told = {name: value for name, value in origin._asdict().items() if value is not None}
+        target = request._message.url
+        if target.absolute:
+            told.pop("host", None)  # it says itself which host is meant
+            if not target.scheme:
+                told.pop("scheme", None)
+        return request.clone(**told)
 
     def close_after_answer(self) -> None:
         """Lets the next answer say `Connection: close`, and closes after it.

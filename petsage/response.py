@@ -19,7 +19,7 @@ SERVER: Final = "PetSage"
 _HANDLED: Final = frozenset(
     (
         *("connection", "content-encoding", "content-length", "content-type", "date", "server"),
-        *("traceparent", "transfer-encoding", "x-request-id"),
+        *("traceparent", "transfer-encoding", "x-content-type-options", "x-request-id"),
     )
 )
 _BODILESS: Final = frozenset((204, 205, 304))
@@ -94,6 +94,7 @@ class JsonResponse(web.Response):
             f"Server: {SERVER}\r\n"
             f"X-Request-ID: {context.request_id}\r\n"
             f"traceparent: {context.traceparent}\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
             f"{extra}{'' if keep_alive else _CLOSE}\r\n"
         ).encode()
         return head + content if body else head

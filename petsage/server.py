@@ -295,7 +295,9 @@ class _Process:
 
     def _note_address(self) -> None:
         addresses = self._runner.addresses
-        self._app[PROCESS_STATE].loopback_only = is_loopback(addresses)
+        # Who asks through a proxy may be anywhere.
+        is_alone = is_loopback(addresses) and not self._settings.server.trusted_proxies
+        self._app[PROCESS_STATE].loopback_only = is_alone
         self._address = ", ".join(map(url_of, addresses))
 
     async def _end_requests(self, drain_s: float) -> None:

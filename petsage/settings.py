@@ -10,6 +10,7 @@ Longer than 300 lines, of which 200 are the models: a table of what can be set, 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from os import environ as process_environment
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -68,6 +69,16 @@ def _is_name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_is_name)]
+
+
+def _is_network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"a network is meant, like 10.0.0.0/8 or ::1: {error}") from None
+
+
+Network = Annotated[str, AfterValidator(_is_network)]
 
 
 class Table(BaseModel):
@@ -144,10 +155,16 @@ class ServerSettings(Table):
         8190,
         ge=256,
         le=1024**2,
-        description="The longest request line, and the longest single header.",
+        description="The longest request line, and the longest single header; a whole head may "
+        "be four times as long.",
     )
     max_header_count: int = Field(
         128, ge=8, le=10_000, description="The most headers of one request."
+    )
+    trusted_proxies: list[Network] = Field(
+        [],
+        description="The networks of the proxies whose `Forwarded` and `X-Forwarded-...` are "
+        "believed.",
     )
 
 

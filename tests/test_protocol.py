@@ -172,9 +172,13 @@ def check(wire: Wire, case: Case) -> list[Answer]:
         answers.append(wire.answer(bodiless=case.bodiless and is_last))
         assert answers[-1].status == status, answers[-1]
         assert case.hides not in answers[-1].body
+        if status != 100:
+            assert answers[-1].headers["x-content-type-options"] == "nosniff"
+            assert answers[-1].headers["server"] == "PetSage"
         if status >= 400 and answers[-1].body:
             problem = json.loads(answers[-1].body)
             assert answers[-1].headers["content-type"] == "application/problem+json"
+            assert answers[-1].headers["cache-control"] == "no-store"
             assert problem["status"] == status
             assert problem["request_id"] == answers[-1].headers["x-request-id"]
     assert case.says in answers[-1].body

@@ -73,6 +73,7 @@ def test_the_defaults_are_these(tmp_path):
             "max_body_bytes": 1_048_576,
             "max_header_bytes": 8190,
             "max_header_count": 128,
+            "trusted_proxies": [],
         },
         "catalog": {
             "folders": [Path("features")],

@@ -6,7 +6,7 @@ The line is no LogRecord unless somebody besides the pipeline listens to `petsag
 import logging
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -59,6 +59,7 @@ class AccessLogger(AbstractAccessLogger):
             request.writer.output_size,
             request.remote,
             request.headers,
+            getattr(request.protocol, "origin", None),
         )
 
     def note(  # noqa: PLR0917 - each is a field of the line, in its order
@@ -70,8 +71,12 @@ class AccessLogger(AbstractAccessLogger):
         size: int,
         remote: str | None,
         headers: Mapping[str, str],
+        origin: Any = None,
     ) -> None:
-        """Counts a request of which this is known, and writes its line."""
+        """Counts a request of which this is known, and writes its line.
+
+        `origin` is what a trusted proxy says of who asked: it has a `scheme` and a `host`.
+        """
         seconds = perf_counter() - context.started
         self._requests.observe(method, context.route, status, seconds)
         if not self.logger.isEnabledFor(logging.INFO):
@@ -87,4 +92,6 @@ class AccessLogger(AbstractAccessLogger):
             "remote": remote,
             "user_agent": headers.get(_USER_AGENT, "")[:_MAX_TEXT] or None,
         }
+        if origin is not None:
+            fields["scheme"], fields["host"] = origin.scheme, origin.host
         log_info(self.logger, f"{method} {path} {status}", fields)
