@@ -27,6 +27,8 @@ from petsage.protocol import good_hosts, is_authority
 from petsage.response import JsonResponse
 from petsage.routing import Mounted, RequestMatch, TableResource
 
+_CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
+_TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
 _EXPECT: Final = istr(hdrs.EXPECT)
 _HOST: Final = istr(hdrs.HOST)
 
@@ -109,6 +111,9 @@ class DirectHandler(StrictHandler):
             or message.upgrade
             or message.version != HttpVersion11
             or _EXPECT in message.headers
+            # Either frames no body here, and must not be what it is.
+            or _TRANSFER_ENCODING in message.headers
+            or _CONTENT_LENGTH in message.headers
             or not self._is_one(data)
         ):
             return None

@@ -269,7 +269,7 @@ class TimedHandler(DirectHandler):
         finally:
             self._running = None
             self._land()
-            if self._ends or self._is_surplus:
+            if self._ends or self._is_surplus or (self._is_deaf and not self._messages):
                 if not unmade.payload.is_eof():
                     unmade.payload.set_exception(web.RequestPayloadError("it is not waited for"))
                 self._linger()

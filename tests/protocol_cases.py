@@ -127,7 +127,9 @@ CASES: dict[str, dict[str, Case]] = {
         "keeps alive where asked": good(
             b"GET /look HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", head=b"connection: keep-alive"
         ),
-        "one behind another, not kept alive": Case(b"GET /look HTTP/1.0\r\n\r\n" * 2, (200,)),
+        "one behind another, not kept alive": Case(
+            b"GET /look HTTP/1.0\r\n\r\n" * 2, (200,), in_pieces=False
+        ),
         "a stream ends with the connection": Case(
             b"GET /stream HTTP/1.0\r\n\r\n", (200,), says=b"streamed"
         ),
@@ -471,6 +473,11 @@ CASES: dict[str, dict[str, Case]] = {
         )
     )
     | refused({"not read": UNREAD + b"Transfer-Encoding: chunked\r\n\r\nSECRET\r\n"}),
+    "chunk-flood": {
+        "one extension": bad(CHUNKED + b"1;" + b"a" * 1_500_000),
+        "many extensions": bad(CHUNKED + (b"1;" + b"a" * 500 + b"\r\nb\r\n") * 4000),
+        "small chunks": good(CHUNKED + b"1\r\na\r\n" * 300_000 + LAST, says=b'"count":300000'),
+    },
     "trailer": {
         "is no header": good(CHUNKED + b"0\r\nX-Secret: SECRET\r\n\r\n", hides=b"SECRET"),
         "is none of the next request either": Case(
@@ -517,9 +524,14 @@ CASES: dict[str, dict[str, Case]] = {
     "close": {
         "is done": Case(LOOK + b"Connection: close\r\n\r\n", (200,), head=b"connection: close"),
         "nothing is answered behind it": Case(
-            (LOOK + b"Connection: close\r\n\r\n") * 2, (200,), head=b"connection: close"
+            (LOOK + b"Connection: close\r\n\r\n") * 2,
+            (200,),
+            head=b"connection: close",
+            in_pieces=False,
         ),
-        "in a list": Case(LOOK + b"Connection: foo, Close\r\n\r\n" + LOOK + END, (200,)),
+        "in a list": Case(
+            LOOK + b"Connection: foo, Close\r\n\r\n" + LOOK + END, (200,), in_pieces=False
+        ),
         "beats keep-alive": Case(LOOK + b"Connection: keep-alive, close\r\n\r\n", (200,)),
         "keep-alive": good(LOOK + b"Connection: keep-alive\r\n\r\n"),
     },

@@ -236,7 +236,7 @@ async def test_strange_methods_and_paths_add_no_series(client):
     assert {dict(labels)["http_route"] for labels in seen} == {"", "/api/v1/pets/{pet_id}"}
     assert len(seen) == 4
     assert requests(samples, OTHER, "/api/v1/pets/{pet_id}", "405") == 1_000
-    assert requests(samples, OTHER, "", "400") == 20
+    assert requests(samples, OTHER, "", "501") == 20
 
 
 def test_thousands_of_methods_are_one():

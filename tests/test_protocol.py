@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ServerProcess
-from tests.protocol_cases import CASES, Case
+from tests.protocol_cases import CASES, END, Case
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 20
@@ -221,6 +221,50 @@ def test_it_is_the_same_in_pieces(wire, case):
     wire.send(case.sent, PIECES)
 
     check(wire, case)
+
+
+PLAIN = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /plain HTTP/1.1\r\nHost: SECRET@a\r\n\r\n", 400),
+        (b"GET /plain HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        (b"GET /plain HTTP/1.1\r\n\r\n", 400),
+        (b"GET /plain#SECRET HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /plain RTSP/1.1\r\nHost: x\r\n\r\n", 505),
+        (b"GET /plain HTTP/1.0\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /plain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\r\n", 501),
+        (b"GET /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551615\r\n\r\n", 413),
+        (b"GET /plain HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 5000 + END, 200),
+        (b"GET /plain HTTP/1.1\r\nHost: x\r\n" + (b"X: " + b"a" * 5000 + END) * 8 + END, 431),
+    ],
+    ids=[
+        "user",
+        "empty",
+        "none",
+        "fragment",
+        "RTSP",
+        "1.0",
+        "coding",
+        "length",
+        "long",
+        "too long",
+    ],
+)
+def test_what_is_answered_directly_is_held_to_the_same(wire, sent, status):
+    for _ in range(2):  # from the second on, a connection waits for requests
+        wire.send(PLAIN)
+        assert wire.answer().status == 200
+    wire.send(sent if sent.endswith(END * 2) else sent + END)
+
+    assert wire.answer().status == status
+    if status == 200:
+        wire.send(PLAIN)
+        assert wire.answer().status == 200
+    else:
+        assert wire.is_closed()
 
 
 def test_the_list_and_the_tests_are_one():
