@@ -15,15 +15,16 @@ test: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/bytecode
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-# What rests on aiohttp's inside, with the oldest that pyproject.toml allows.
+# What rests on aiohttp's inside, with the oldest that pyproject.toml allows before the newest.
 OLDEST := $(shell sed -n 's/^ *"aiohttp>=\([0-9.]*\),.*/\1/p' pyproject.toml)
-test-oldest: .venv-oldest/.installed
-	.venv-oldest/bin/python -m pytest --quiet tests/test_aiohttp_inside.py tests/test_protocol.py tests/test_connection.py tests/test_direct.py
+test-oldest: export PYTHONPATH = $(CURDIR)/.venv/oldest
+test-oldest: export PETSAGE_TESTS_AIOHTTP = $(OLDEST)
+test-oldest: .venv/oldest/.installed
+	$(BIN)/python -m pytest --quiet --numprocesses auto tests/test_aiohttp_inside.py tests/test_protocol.py tests/test_connection.py
 
-.venv-oldest/.installed: pyproject.toml
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet --upgrade pip
-	.venv-oldest/bin/pip install --quiet --editable . --group dev aiohttp==$(OLDEST)
+.venv/oldest/.installed: $(INSTALLED)
+	rm -rf .venv/oldest
+	$(BIN)/pip install --quiet --no-deps --target .venv/oldest aiohttp==$(OLDEST)
 	@touch $@
 
 check: $(INSTALLED)
@@ -48,7 +49,7 @@ stress: $(INSTALLED)
 	$(BIN)/python -m pytest -m stress
 
 clean:
-	rm -rf .venv .venv-bench .venv-oldest
+	rm -rf .venv .venv-bench
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PetSage needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; say which one to take: make PYTHON=python3.13")'
