@@ -75,13 +75,17 @@ class Listing:
     flaws: list[PlacedFlaw] = field(default_factory=list)
 
     def looks(self) -> dict[str, tuple[int, ...]]:
-        """What tells each file from how it was before: inode, size, time of its last change."""
+        """What tells each file from how it was before, as `look` does."""
         return {within: look(state) for within, state in self.files.items()}
 
 
 def look(state: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from how it was before."""
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+    """What tells a file from how it was before: inode, size, times of its last changes.
+
+    Both times: to move a file changes the second alone, and one that is moved to and fro would else
+    be found in two places, or in none.
+    """
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def resolved(folders: Iterable[Path]) -> list[str]:

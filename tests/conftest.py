@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from petsage.fresh_database import fresh_database
 from tests.postgres import Cluster, PostgresError, shared_cluster
@@ -22,6 +23,11 @@ from tests.warm import WarmCommand
 
 ROOT = Path(__file__).parent.parent
 START_S = 60
+
+# Tests that do not say how many values they try: so many are enough each time, for they are others
+# each time.
+settings.register_profile("petsage", max_examples=50)
+settings.load_profile("petsage")
 
 # A shell has what runs in the background ignore it, and each process that a test starts would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

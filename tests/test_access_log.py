@@ -15,7 +15,7 @@ from aiohttp import web
 from petsage.logs.pipeline import Pipeline
 from petsage.testing import Client, FeatureClient, FeatureFolder
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 OWN = ["timestamp", "level", "logger", "message", "service", "version"]
 OWN += ["feature", "request_id", "trace_id", "span_id"]
 ACCESS_FIELDS = ["method", "path", "route", "status", "duration_ms", "bytes", "remote"]

@@ -387,7 +387,7 @@ def assigned(source: str, name: str) -> Any:
     raise AssertionError(f"there is no {name}")
 
 
-@settings(max_examples=12, deadline=None)  # each starts ruff eight times
+@settings(max_examples=6, deadline=None)  # each starts ruff eight times
 @given(request=requests)
 @example(request=NASTY_SEVERAL[0])
 @example(request=NASTY_SEVERAL[1])
@@ -415,7 +415,7 @@ def test_each_path_fits_before_its_message_however_long_the_two_are():
         formatted(render(plan), "a")  # it looks for itself what ruff finds
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     text=nasty_texts,
     lead=st.sampled_from(["", "x = ", "summary=", "print(", '"key": ']),
@@ -442,7 +442,7 @@ def inline(token: Token) -> str:
     return "".join(shown)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=nasty_texts.map(lambda text: " ".join(text.split())))
 def test_a_paragraph_shows_the_text_and_nothing_else(text):
     must_show(text)
@@ -464,7 +464,7 @@ def must_show(text: str) -> None:
         assert " " not in line or quoting.width_of(line) <= quoting.COLUMNS
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=nasty_texts)
 def test_a_cell_shows_the_text_and_nothing_else(text):
     tokens = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {quoting.cell(text)} | c |\n\nAfter.\n")
@@ -472,7 +472,7 @@ def test_a_cell_shows_the_text_and_nothing_else(text):
     assert [inline(each) for each in cells] == ["a", "b", text, "c", "After."]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=nasty_texts)
 @example(text="`" * 7)
 def test_a_block_of_code_holds_the_text_to_the_letter(text):

@@ -204,7 +204,7 @@ def test_ruff_finds_nothing_in_some_of_the_operations_and_long_names(operations)
 # Text from outside
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(text=nasty_texts.map(lambda text: text[:200]).filter(str.strip))
 def test_a_text_of_a_field_is_a_string_to_the_letter(text):
     must_hold(text)
@@ -258,7 +258,7 @@ values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(value=values, indent=st.sampled_from([0, 4, 8]))
 def test_an_expression_is_its_value_and_fits_into_its_lines(value, indent):
     written = expression(value, lead="x = ", indent=indent)

@@ -165,7 +165,7 @@ class TestShortForm:
         )
         assert request.resources()[0].item == "haustier"
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(st.text(alphabet="ab:=|?,[]_ strindex1é\x1b", max_size=16), max_size=3))
     def test_whatever_it_is_it_is_read_or_refused(self, texts):
         read_or_refused("pets", description="x", fields=texts)
@@ -608,7 +608,7 @@ def every(fields: tuple[PlannedField, ...]) -> Iterator[PlannedField]:
         yield from every(() if field.item is None else (field.item,))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(REQUESTS)
 def test_whatever_is_accepted_has_names_of_its_own_and_examples_that_are_right(document):
     request = accepted(document)
@@ -638,7 +638,10 @@ def test_whatever_is_accepted_has_names_of_its_own_and_examples_that_are_right(d
     assert all(name.isidentifier() for name in names)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SCHEMA = Draft202012Validator(FeatureRequest.model_json_schema())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(REQUESTS)
 def test_a_record_gives_back_what_was_asked_for(tmp_path_factory, document):
     request = accepted(document)
@@ -653,9 +656,7 @@ def test_a_record_gives_back_what_was_asked_for(tmp_path_factory, document):
     assert write_record(again, {"routes.py": b""}) == written
     assert plan_of(again) == plan_of(request)
     assert read("-", {}, data=written) == request
-    Draft202012Validator(FeatureRequest.model_json_schema()).validate(
-        tomllib.loads(written.decode())["request"]
-    )
+    SCHEMA.validate(tomllib.loads(written.decode())["request"])
 
 
 def test_a_record_says_no_more_of_a_field_than_was_said():

@@ -21,7 +21,7 @@ from tests.conftest import clean_environment
 
 END = "\nfrom petsage import Feature, Routes\nfeature = Feature(Routes(){})\n"
 GOOD = END.format("")
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
 PATIENT_S = 20.0
 
 
@@ -206,7 +206,7 @@ async def test_an_import_that_never_ends_is_cut_and_the_others_are_checked(check
     )
 
     assert found(result["hangs"]) == [("check-timeout", "inner.py", 2)]
-    assert "within 0.5 s" in result["hangs"].findings[0].problem
+    assert "within 1 s" in result["hangs"].findings[0].problem
     assert set(result["hangs"].codes) == {"__init__.py", "inner.py"}
     assert found(result["imports"]) == [("need-failed", "__init__.py", 1)]
     assert found(result["needs"]) == [("need-failed", "__init__.py", 3)]
@@ -214,8 +214,8 @@ async def test_an_import_that_never_ends_is_cut_and_the_others_are_checked(check
 
 
 async def test_a_file_that_takes_too_long_to_compile_is_left_out_too(check):
-    files = {"__init__.py": GOOD, "large.py": "x = 1\n" * 400_000}
-    result = await check({"large": files, "good": GOOD}, timeout_s=0.2)
+    files = {"__init__.py": GOOD, "large.py": "x = 1\n" * 1_000_000}
+    result = await check({"large": files, "good": GOOD}, timeout_s=0.5)
 
     assert found(result["large"]) == [("check-timeout", "__init__.py", 0)]
     assert found(result["good"]) == []
@@ -224,7 +224,7 @@ async def test_a_file_that_takes_too_long_to_compile_is_left_out_too(check):
 async def test_an_import_that_stops_its_process_is_cut(check):
     result = await check(
         {"stops": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n" + GOOD},
-        timeout_s=TIMEOUT_S,
+        timeout_s=2 * TIMEOUT_S,  # on a busy machine, it has to come so far within it
     )
 
     assert found(result["stops"]) == [("check-timeout", "__init__.py", 0)]

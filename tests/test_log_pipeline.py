@@ -19,7 +19,7 @@ import pytest
 from petsage.logs.pipeline import Pipeline, installed_pipeline, prove
 from petsage.settings import LogsSettings
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 PETS = logging.getLogger("features.pets.routes")
 
 

@@ -23,7 +23,7 @@ from petsage.logs.sinks import Account, Sink, open_sink
 from petsage.logs.targets import FileTarget, Outcome, StreamTarget
 from petsage.settings import SinkSettings
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Gate:

@@ -38,7 +38,7 @@ from petsage.token_file import (
 from tests.conftest import HELLO, lines_at, write_feature
 from tests.documented import DocumentedClient
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 READS = ["/metrics", "/features", "/features/pets", "/loggers", "/loggers/root"]

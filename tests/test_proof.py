@@ -22,7 +22,7 @@ from petsage.logs.sinks import Account, Sink
 from petsage.logs.targets import FileTarget, Outcome
 from petsage.settings import LogsSettings, SinkSettings
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 PETS = logging.getLogger("features.pets.routes")
 
 

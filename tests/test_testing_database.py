@@ -1,14 +1,15 @@
 """A database for each test, by the pytest plugin, in projects of others."""
 
-import os
-import subprocess
-import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from petsage.settings import load_settings
+from tests.conftest import clean_environment
+from tests.warm import WarmCommand
 
 PYTEST_INI = """
 [pytest]
@@ -98,24 +99,28 @@ PLAIN = {
 }
 
 
-def run_pytest(folder: Path, files: dict[str, str], **environment: str) -> str:
-    """What pytest prints in a project of these files."""
-    for within, written in files.items():
-        file = folder / within
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(written), encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:xdist"],
-        cwd=folder,
-        env={**kept, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return run.stdout
+RunPytest = Callable[..., str]
+
+
+@pytest.fixture
+def run_pytest(project: Path, warm_pytest: WarmCommand) -> RunPytest:
+    """Call it with files for what pytest prints in a project of them."""
+
+    def run(files: dict[str, str], **environment: str) -> str:
+        for within, written in files.items():
+            file = project / within
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(textwrap.dedent(written), encoding="utf-8")
+        done = warm_pytest.run(
+            ("-q", "-rP", "-p", "no:xdist"),
+            cwd=project,
+            env={**clean_environment(), **environment},
+            stdin="",
+            timeout_s=60,
+        )
+        return done.stdout + done.stderr
+
+    return run
 
 
 def urls(output: str) -> list[str]:
@@ -131,8 +136,8 @@ async def databases(server: str) -> set[str]:
     return {row["datname"] for row in rows}
 
 
-def test_each_test_has_a_file_of_its_own(project) -> None:
-    said = run_pytest(project, KEEPER)
+def test_each_test_has_a_file_of_its_own(run_pytest: RunPytest) -> None:
+    said = run_pytest(KEEPER)
     assert "3 passed" in said, said
     one, other = urls(said)
     assert one.startswith("sqlite:////")
@@ -140,10 +145,10 @@ def test_each_test_has_a_file_of_its_own(project) -> None:
 
 
 async def test_each_test_has_a_database_of_its_own_on_the_server_that_is_named(
-    project, postgres_server
+    run_pytest: RunPytest, postgres_server
 ) -> None:
     before = await databases(postgres_server)
-    said = run_pytest(project, KEEPER, PETSAGE_TEST_DATABASE=postgres_server)
+    said = run_pytest(KEEPER, PETSAGE_TEST_DATABASE=postgres_server)
     assert "3 passed" in said, said
     made = {url.partition("?")[0].rpartition("/")[2] for url in urls(said)}
     assert len(made) == 2
@@ -151,14 +156,14 @@ async def test_each_test_has_a_database_of_its_own_on_the_server_that_is_named(
     assert not made & (before | await databases(postgres_server))
 
 
-def test_who_keeps_no_data_imports_nothing_of_it(project) -> None:
-    said = run_pytest(project, PLAIN)
+def test_who_keeps_no_data_imports_nothing_of_it(run_pytest: RunPytest) -> None:
+    said = run_pytest(PLAIN)
     assert "1 passed" in said, said
 
 
-def test_a_server_that_makes_no_database_fails_the_test_and_says_why(project) -> None:
+def test_a_server_that_makes_no_database_fails_the_test_and_says_why(run_pytest: RunPytest) -> None:
     server = "postgresql://rex:secret@/pets?host=/nowhere"
-    said = run_pytest(project, PLAIN, PETSAGE_TEST_DATABASE=server)
+    said = run_pytest(PLAIN, PETSAGE_TEST_DATABASE=server)
     assert "1 error" in said, said
     assert "PETSAGE_TEST_DATABASE: CREATE DATABASE " in said
     assert " failed on postgresql://rex:…@/pets?host=/nowhere: " in said

@@ -49,7 +49,9 @@ def raising() -> Iterator[Callable[[], None]]:
             came.set()
             raise Interrupted(number)
 
-    with _taken(lambda number: signal.signal(number, take)), _insisting(came):
+    # In this order: what `take` raises is to hit nothing but what it is meant for. Amid the start
+    # of a thread, that could be neither started nor joined.
+    with _insisting(came), _taken(lambda number: signal.signal(number, take)):
         yield came.set
 
 
