@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -61,6 +63,39 @@ def test_a_signal_ends_a_removal_before_it_has_begun_and_not_after(place, page):
         assert remove(place, begin=begin)[0] == ("STATUS", "UNDO COMPLETE")
     assert not place.exists()
     assert not page.exists()
+
+
+@pytest.fixture
+def often_switched():
+    """Has threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_signal_at_any_moment_is_an_interruption_or_its_earlier_takers(often_switched):
+    earlier: list[int] = []
+    interrupted = 0
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send(turns: int) -> None:
+        for _ in range(turns):
+            pass
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+    for turns in range(0, 12_000, 40):
+        signal.signal(signal.SIGTERM, lambda number, _: earlier.append(number))
+        sender = threading.Thread(target=send, args=(turns,))
+        sender.start()
+        try:
+            with raising():
+                sender.join()
+        except Interrupted:
+            interrupted += 1
+            sender.join()
+    signal.signal(signal.SIGTERM, before)
+    assert interrupted + len(earlier) == 300
 
 
 def test_a_feature_and_its_page_are_removed_and_nothing_else(place, page):
