@@ -67,7 +67,7 @@ async def read_arguments(
             errors += field_problems(parameter.where, parameter.name, error, raw)
     body = signature.body
     if body is not None:
-        data = await _read_json(request, body.marker.media_type) if request.body_exists else b""
+        data = await _read_json(request, body.marker.media_types) if request.body_exists else b""
         try:
             if data:
                 arguments[body.argument] = body.adapter.validate_json(data, strict=True)
@@ -138,8 +138,8 @@ def unreadable_body(error: BaseException) -> Problem:
     return Problem(400, f"The body cannot be read: {type(error).__name__}", headers=headers)
 
 
-async def _read_json(request: web.Request, media_type: str | None) -> bytes:
-    """The body, whole, where it says that it is JSON: `media_type`, or by any name where None.
+async def _read_json(request: web.Request, media_types: tuple[str, ...]) -> bytes:
+    """The body, whole, where it says that it is JSON: as `media_types`, by any name where none.
 
     Raises:
         Problem: 415 where it says that it is something else, 413 where it is larger than
@@ -147,16 +147,14 @@ async def _read_json(request: web.Request, media_type: str | None) -> bytes:
             short, or not in the encoding that it says.
     """
     kind = request.content_type
-    if media_type is not None:
-        is_right = kind == media_type
-    else:
-        is_right = kind == JSON or kind.endswith("+json")
-    wanted = media_type or JSON
+    is_right = kind in media_types if media_types else kind == JSON or kind.endswith("+json")
+    wanted = media_types or (JSON,)
     # RFC 5789, section 2.2: the kinds of a patch have a header of their own.
-    is_patch = request.method == "PATCH" and media_type is not None
-    accept = {"Accept-Patch" if is_patch else "Accept": wanted}
+    is_patch = request.method == "PATCH" and bool(media_types)
+    accept = {"Accept-Patch" if is_patch else "Accept": ", ".join(wanted)}
     if "Content-Type" not in request.headers or not is_right:
-        raise Problem(415, f"The body has to be `{wanted}`", headers=accept)
+        named = " or ".join(f"`{each}`" for each in wanted)
+        raise Problem(415, f"The body has to be {named}", headers=accept)
     charset = request.charset
     if charset is not None and charset.lower().replace("-", "") not in {"utf8", "usascii"}:
         raise Problem(

@@ -37,7 +37,7 @@ _PROBLEM_CONTENT: Final = {PROBLEM_TYPE: {"schema": {"$ref": f"{_REF}{_PROBLEM}"
 _HEADERS: Final = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
 _PATCH_HEADERS: Final = {
     "Accept-Patch": {
-        "description": "The content type that a patch has to have.",
+        "description": "The content types that a patch may have.",
         "schema": {"type": "string"},
     }
 }
@@ -266,8 +266,11 @@ class _FeaturePart:
         }
         if body.marker.example is not None:
             content["example"] = body.marker.example
-        kind = body.marker.media_type or JSON
-        documented: dict[str, Any] = {"content": {kind: content}, "required": body.required}
+        kinds = body.marker.media_types or (JSON,)
+        documented: dict[str, Any] = {
+            "content": dict.fromkeys(kinds, content),
+            "required": body.required,
+        }
         if body.marker.description:
             documented["description"] = body.marker.description
         return documented
@@ -328,7 +331,7 @@ def _add_headers(responses: dict[str, Any], compiled: CompiledRoute) -> None:
     """Adds what is known of the headers of each response, besides those that all have."""
     endpoint = compiled.endpoint
     body = endpoint.signature.body
-    is_patch = compiled.route.method == "PATCH" and body is not None and body.marker.media_type
+    is_patch = compiled.route.method == "PATCH" and body is not None and body.marker.media_types
     own = {
         name: {"description": text, "schema": {"type": "string"}}
         for name, text in endpoint.headers.items()

@@ -46,12 +46,19 @@ class Body:
         description: for the API's documentation.
         example: for the API's documentation.
         media_type: the only content type that is taken, a kind of JSON such as
-            `application/merge-patch+json`; where left out, JSON by any of its names.
+            `application/merge-patch+json`, or several, the best of them first; where left out,
+            JSON by any of its names.
     """
 
     description: str | None = None
     example: Any = None
-    media_type: str | None = None
+    media_type: str | tuple[str, ...] | None = None
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """The content types that are taken; none where JSON is by any of its names."""
+        named = self.media_type
+        return (named,) if isinstance(named, str) else named or ()
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ async def test_the_document_is_valid_and_tells_every_header(pets: Pets) -> None:
     listing, one = paths[LIST], paths[f"{LIST}/{{pet_id}}"]
     assert set(listing["get"]["responses"]["200"]["headers"]) == {"ETag", "Link", "X-Request-ID"}
     assert "Location" in listing["post"]["responses"]["201"]["headers"]
-    assert list(one["patch"]["requestBody"]["content"]) == [PATCH]
+    assert list(one["patch"]["requestBody"]["content"]) == [PATCH, "application/json"]
     assert "Accept-Patch" in one["patch"]["responses"]["415"]["headers"]
     assert "Retry-After" in one["get"]["responses"]["503"]["headers"]
     assert set(one) == {"get", "put", "patch", "delete"}
@@ -235,11 +235,19 @@ async def test_a_pet_lacks_nothing_that_it_has_to_have(pets: Pets) -> None:
 
 async def test_a_patch_of_another_kind_is_told_the_right_one(pets: Pets) -> None:
     path = f"{LIST}/{(await pets.add())['id']}"
-    wrong = ("application/json", "application/json-patch+json", "text/plain")
+    wrong = ("application/vnd.pets+json", "application/json-patch+json", "text/plain")
     for kind in (*wrong, f"{PATCH}; charset=latin-1"):
         answer = await pets.send(path, b"{}", kind, "PATCH")
-        assert (answer.status, answer.headers["Accept-Patch"]) == (415, PATCH)
-    assert (await pets.send(path, b"{}", f"{PATCH}; charset=utf-8", "PATCH")).status == 200
+        assert answer.status == 415
+        assert answer.headers["Accept-Patch"] == f"{PATCH}, application/json"
+
+
+async def test_a_patch_comes_as_plain_json_too(pets: Pets) -> None:
+    pet = await pets.add(born="2020-01-03")
+    for name, kind in (("Max", f"{PATCH}; charset=utf-8"), ("Bo", "application/json")):
+        patch = json.dumps({"name": name, "born": None}).encode()
+        answer = await pets.send(f"{LIST}/{pet['id']}", patch, kind, "PATCH")
+        assert (answer.status, answer.json["name"], answer.json["born"]) == (200, name, None)
 
 
 async def test_a_list_is_filtered_sorted_and_paged(pets: Pets) -> None:

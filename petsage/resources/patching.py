@@ -10,8 +10,11 @@ from petsage.errors import invalid_input
 
 M = TypeVar("M", bound=BaseModel)
 
-MERGE_PATCH: Final = "application/merge-patch+json"
-"""The content type of a JSON Merge Patch: `Annotated[…, Body(media_type=MERGE_PATCH)]`."""
+MERGE_PATCH: Final = ("application/merge-patch+json", "application/json")
+"""The content types that a JSON Merge Patch comes in: `Annotated[…, Body(media_type=MERGE_PATCH)]`.
+
+The first is its own; the second is what callers send who know of no other.
+"""
 
 
 def merged(model: type[M], current: BaseModel, changes: Mapping[str, Any]) -> M:
