@@ -382,6 +382,12 @@ def test_what_alembic_finds_is_not_logged(sqlite_url, caplog) -> None:
     assert [each for each in caplog.records if each.name.startswith("alembic")] == []
 
 
+def test_what_alembic_sets_up_is_not_logged() -> None:
+    code = "import logging; logging.basicConfig(level=20); import petsage.storage"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_a_migration_is_what_its_module_says() -> None:
     assert (FIRST.revision, FIRST.place) == ("0001", "features.pets.migrations.m0001_create_pets")
     assert (

@@ -1,5 +1,13 @@
 """Data that features keep: one database for the process, and each feature's tables in it."""
 
+import logging
+
+# It tells at INFO what it sets up, which dialect it has found, and of SQLite what is not true of
+# this use; and it begins with that when it is imported.
+_alembic_log = logging.getLogger("alembic")
+if _alembic_log.level == logging.NOTSET:
+    _alembic_log.setLevel(logging.WARNING)
+
 try:
     import alembic
     import sqlalchemy
@@ -26,4 +34,4 @@ __all__ = [
     "keeps",
 ]
 
-del alembic, sqlalchemy
+del alembic, logging, sqlalchemy

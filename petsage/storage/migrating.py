@@ -1,6 +1,5 @@
 """A feature's tables, brought to where its code expects them, step by step."""
 
-import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +29,6 @@ from sqlalchemy.schema import CreateTable
 from petsage.errors import StorageError
 from petsage.storage.columns import NAMING, Text, UtcDateTime
 from petsage.storage.operations import operating
-
-# It tells at INFO which dialect it has found, and of SQLite what is not true of this use.
-_alembic_log = logging.getLogger("alembic")
-if _alembic_log.level == logging.NOTSET:
-    _alembic_log.setLevel(logging.WARNING)
 
 _NAME: Final = re.compile(r"m(\d{4})_([a-z0-9_]+)")
 _NONE: Final = "0000"
