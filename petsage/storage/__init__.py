@@ -2,13 +2,11 @@
 
 import logging
 
-# It tells at INFO what it sets up, which dialect it has found, and of SQLite what is not true of
-# this use; and it begins with that when it is imported.
-_alembic_log = logging.getLogger("alembic")
-if _alembic_log.level == logging.NOTSET:
-    _alembic_log.setLevel(logging.WARNING)
-
 try:
+    # It tells at INFO what it sets up, which dialect it has found, and of SQLite what is not true
+    # of this use; and it begins with that when it is imported.
+    if logging.getLogger("alembic").level == logging.NOTSET:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
     import alembic
     import sqlalchemy
 except ModuleNotFoundError as error:
