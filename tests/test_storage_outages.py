@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import resource
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ import pytest
 from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.shared_database import SHARED_DATABASE
+from petsage.storage import DATABASE
 from petsage.testing import _client
 from tests.keeping import FILES, note
 
@@ -164,6 +166,23 @@ async def test_another_file_in_its_place_is_brought_up_to_date(begin, sqlite_url
         assert await _add(client, "a", 1) == 201
         async with client.get(URL) as answer:
             assert await answer.json() == ["a"]
+
+
+async def test_a_look_that_is_not_waited_for_is_no_error(begin, stoppable_postgres, caplog):
+    async with begin(stoppable_postgres.url) as client:
+        assert await _status(client) == 200
+        served = client.app[CATALOG]._current.serving["notes"]
+        database = served.running.app[DATABASE]
+        stoppable_postgres.cluster.stop()
+        asking = asyncio.create_task(database.check())
+        await asyncio.sleep(0)  # it looks
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.wait({database._look})
+        await _until(client, 503, READY)  # another look, of which nothing is left of the first
+    gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio" and each.levelno > 10] == []
 
 
 @pytest.mark.parametrize("what", ["no database", "a folder"])

@@ -162,6 +162,8 @@ class Database:
             self._look = asyncio.create_task(
                 self._look_now(), name="look at the database", context=contextvars.Context()
             )
+            # Whoever asked may have gone by the time that it is known.
+            self._look.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._look)
 
     async def start(self, limit_s: float) -> None:
