@@ -7,11 +7,14 @@ import resource
 import shutil
 import sqlite3
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from petsage.app import create_app
 from petsage.catalog import CATALOG
+from petsage.fresh_database import fresh_database
 from petsage.shared_database import SHARED_DATABASE
 from petsage.storage import DATABASE
 from petsage.testing import _client
@@ -63,6 +66,13 @@ async def _until(client, status, path=URL):
     async with asyncio.timeout(20):
         while await _status(client, path) != status:  # noqa: ASYNC110 - nobody else tells
             await asyncio.sleep(0.02)
+
+
+async def _order(url, statement):
+    """Has a server perform a statement, beside whoever else is connected."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
 
 
 def _replace(path):
@@ -166,6 +176,34 @@ async def test_another_file_in_its_place_is_brought_up_to_date(begin, sqlite_url
         assert await _add(client, "a", 1) == 201
         async with client.get(URL) as answer:
             assert await answer.json() == ["a"]
+
+
+async def test_another_database_of_the_name_is_brought_up_to_date(
+    begin, postgres_server, log_lines
+):
+    with fresh_database(postgres_server) as url:
+        name = urlsplit(url).path[1:]
+        async with begin(url) as client:
+            assert await _add(client, "a", 1) == 201
+            await _order(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+            assert await _add(client, "b", 2) == 503
+            await _order(postgres_server, f'CREATE DATABASE "{name}"')
+            assert await _status(client) == 503  # nobody knows its tables
+            await _until(client, 200)
+            assert await _add(client, "a", 1) == 201
+            async with client.get(URL) as answer:
+                assert await answer.json() == ["a"]
+    assert _told(log_lines) == ["The database cannot be written", "The database can be used"]
+
+
+async def test_a_table_that_somebody_drops_is_not_made_anew(begin, postgres_url, log_lines):
+    async with begin(postgres_url) as client:
+        await _order(postgres_url, "ALTER TABLE notes RENAME TO aside")
+        assert await _status(client) == 500
+        assert await _add(client, "a", 1) == 500
+        await _order(postgres_url, "ALTER TABLE aside RENAME TO notes")
+        assert await _add(client, "a", 1) == 201
+    assert _told(log_lines) == []
 
 
 async def test_a_look_that_is_not_waited_for_is_no_error(begin, stoppable_postgres, caplog):

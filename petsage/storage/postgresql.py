@@ -24,7 +24,7 @@ from sqlalchemy.util import greenlet_spawn
 from petsage.errors import StorageError
 from petsage.settings import DatabaseSettings
 from petsage.storage.caches import forget_all
-from petsage.storage.faults import Taken, Unavailable, columns_in_postgresql
+from petsage.storage.faults import Moved, Taken, Unavailable, columns_in_postgresql
 
 if TYPE_CHECKING:
     import asyncpg
@@ -35,7 +35,7 @@ _GRACE_S: Final = 1.0
 """A server that says nothing is given up so much later than it should have given up itself."""
 
 Mark = tuple[int, int]
-_MARK: Final[Mark] = (0, 0)
+"""Which database it is: its cluster, 0 where the server does not tell, and its number there."""
 
 
 class PostgresqlEngine:
@@ -64,7 +64,7 @@ class PostgresqlEngine:
         kwargs: Mapping[str, Any],
     ) -> Any:
         """What a function of a read-only connection and these arguments returns."""
-        return await self._ask(self._readers, function, args, kwargs)
+        return await self._ask(self._readers, function, args, kwargs, mark)
 
     async def write(
         self,
@@ -74,16 +74,21 @@ class PostgresqlEngine:
         kwargs: Mapping[str, Any],
     ) -> Any:
         """What a function of a connection and these arguments returns, once it is committed."""
-        return await self._ask(self._writers, function, args, kwargs)
+        return await self._ask(self._writers, function, args, kwargs, mark)
 
     async def bring_up(self, function: Callable[[Connection], None]) -> Mark:
-        """Has a function change tables, for as long as it takes."""
+        """Has a function change tables, for as long as it takes; the mark of their database."""
+
+        def change(connection: Connection) -> Mark:
+            function(connection)
+            return _mark_of(connection)
+
         engine = self._make(None, self._connect_changer, "READ COMMITTED")
         try:
-            await self._ask(engine, function, (), {})
+            mark: Mark = await self._ask(engine, change, (), {})
         finally:
             await engine.dispose()
-        return _MARK
+        return mark
 
     async def look(self, *, also_writes: bool) -> None:
         """Asks whether the database is there.
@@ -191,8 +196,16 @@ class PostgresqlEngine:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        mark: Mark | None = None,
     ) -> Any:
         """What a function returns in one transaction, which is begun again where it could not be.
+
+        Args:
+            engine: the connections to take one of.
+            function: what is called with it.
+            args: what it is given besides.
+            kwargs: likewise.
+            mark: the database that it is for, None for any.
 
         Raises:
             Unavailable, Taken: and whatever the function raises.
@@ -208,10 +221,20 @@ class PostgresqlEngine:
             except (SQLAlchemyError, OSError, RuntimeError) as error:
                 if not left or not transaction.may_try_again(error):
                     told = self._told(transaction, error)
-                    if told is error:
-                        raise
-                    raise told from error
+                    if told is not error:
+                        raise told from error
+                    if mark is not None and await self._is_elsewhere(error, mark):
+                        raise Moved("away", _MOVED) from None
+                    raise
             await asyncio.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret
+
+    async def _is_elsewhere(self, error: Exception, mark: Mark) -> bool:
+        """Whether tables are not as they should be because the database is another one by now."""
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        if state not in _NOT_AS_WAS:
+            return False
+        there: Mark = await self._ask(self._readers, _mark_of, (), {})
+        return there != mark
 
     def _told(self, transaction: "_Transaction", error: Exception) -> Exception:
         """What an error means; itself where it is the function's own."""
@@ -263,6 +286,7 @@ class _Transaction:
                 connection.commit()
             except (OSError, RuntimeError) as error:
                 if self.is_lost(error):
+                    self._driver.terminate()  # a server that hangs takes no leave
                     connection.invalidate(error)  # nobody knows what it waits for
                 raise
             return value
@@ -318,10 +342,26 @@ def _read_something(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT 1")
 
 
+def _mark_of(connection: Connection) -> Mark:
+    # Whoever runs the server may keep its own number from ordinary users.
+    cluster = 0
+    if connection.exec_driver_sql(_TELLS_CLUSTER).scalar_one():
+        cluster = connection.exec_driver_sql(_CLUSTER).scalar_one()
+    return cluster, connection.exec_driver_sql(_NUMBER).scalar_one()
+
+
 def _write_nothing(connection: Connection) -> None:
     """Takes a transaction's number, which is written to the disk, and nothing else."""
     connection.exec_driver_sql("SELECT txid_current()")
 
+
+_MOVED: Final = "it is another database than it was; its tables are looked at first"
+_TELLS_CLUSTER: Final = (
+    "SELECT coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'execute'), "
+    "false)"
+)
+_CLUSTER: Final = "SELECT system_identifier FROM pg_control_system()"
+_NUMBER: Final = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
 
 # Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNIQUE: Final = "23505"
@@ -334,5 +374,7 @@ _BUSY: Final = {
     "57014": "a statement took too long",
     "25P03": "a transaction took too long",
 }
+# A table or a column is not there.
+_NOT_AS_WAS: Final = frozenset(("42P01", "42703"))
 _AWAY: Final = frozenset(("57P01", "57P02", "57P03", "57P05", "F0001", "XX001", "XX002"))
 _AWAY_CLASSES: Final = frozenset(("08", "28", "3D", "53", "58"))
