@@ -206,6 +206,32 @@ async def test_a_table_that_somebody_drops_is_not_made_anew(begin, postgres_url,
     assert _told(log_lines) == []
 
 
+async def test_a_database_that_is_read_only_is_red_until_it_writes_again(
+    begin, postgres_url, log_lines
+):
+    name = urlsplit(postgres_url).path[1:]
+    cut_off = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    )
+    async with begin(postgres_url) as client:
+        assert await _add(client, "a", 1) == 201
+        await _order(
+            postgres_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'
+        )
+        await _order(postgres_url, cut_off)
+        assert await _add(client, "b", 2) == 503
+        assert await _status(client) == 200
+        await _until(client, 503, READY)
+        assert await _add(client, "b", 2) == 503
+        mend = f'ALTER DATABASE "{name}" RESET default_transaction_read_only'
+        await _order(postgres_url, f"BEGIN READ WRITE; {mend}; COMMIT")
+        await _order(postgres_url, cut_off)
+        assert await _add(client, "b", 2) == 201
+        await _until(client, 200, READY)
+    assert _told(log_lines) == ["The database cannot be written", "The database can be used"]
+
+
 async def test_a_look_that_is_not_waited_for_is_no_error(begin, stoppable_postgres, caplog):
     async with begin(stoppable_postgres.url) as client:
         assert await _status(client) == 200

@@ -352,7 +352,13 @@ def _mark_of(connection: Connection) -> Mark:
 
 def _write_nothing(connection: Connection) -> None:
     """Takes a transaction's number, which is written to the disk, and nothing else."""
-    connection.exec_driver_sql("SELECT txid_current()")
+    _, is_read_only = connection.exec_driver_sql(
+        "SELECT txid_current(), current_setting('transaction_read_only')::bool"
+    ).one()
+    if is_read_only:  # which keeps nobody from a number
+        raise Unavailable(
+            "away", "its transactions are read-only; fix: have [database].url name one that writes"
+        )
 
 
 _MOVED: Final = "it is another database than it was; its tables are looked at first"
