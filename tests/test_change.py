@@ -407,6 +407,36 @@ async def test_what_served_real_requests_is_garbage_when_it_is_gone(live, middle
     assert live.catalog.leaked == ()
 
 
+async def test_a_model_within_a_generic_one_of_others_is_no_leak(live, log_lines):
+    source = """
+from pydantic import BaseModel
+from petsage import Feature, Routes
+from petsage.resources import Page
+
+class Pet(BaseModel):
+    name: str
+
+class Pets(Page[Pet]):
+    pass
+
+routes = Routes()
+
+@routes.get("/listed")
+async def listed() -> Pets:
+    return Pets(items=[Pet(name="one")])
+
+feature = Feature(routes)
+"""
+    live.write("listed", source)
+    await live.steps()
+    live.write("listed", source.replace('"one"', '"two"'))
+    await live.steps()
+    await _retired(live)
+    live.catalog._current.retirement._collect()
+    assert live.catalog.leaked == ()
+    assert not any("still in memory" in line["message"] for line in log_lines())
+
+
 async def test_what_outlives_its_generation_is_counted_and_named(live, log_lines):
     kept = [sys.modules["features.pets"].say]
     live.says("pets", "two")
