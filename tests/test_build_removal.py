@@ -78,11 +78,12 @@ def test_a_signal_at_any_moment_is_an_interruption_or_its_earlier_takers(often_s
     earlier: list[int] = []
     interrupted = 0
     before = signal.getsignal(signal.SIGTERM)
+    here = threading.get_ident()
 
     def send(turns: int) -> None:
         for _ in range(turns):
             pass
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        signal.pthread_kill(here, signal.SIGTERM)
 
     for turns in range(0, 12_000, 40):
         signal.signal(signal.SIGTERM, lambda number, _: earlier.append(number))
