@@ -1,5 +1,6 @@
 """Fixtures that only the core's own tests need: PetSage as a process of its own."""
 
+import compileall
 import contextlib
 import gc
 import json
@@ -154,7 +155,13 @@ def bytecode_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bytecode_of_tools(bytecode_apart: None) -> Iterator[None]:
-    """Has tools that a build runs find the bytecode of what is installed, for they write none."""
+    """Has tools that a build runs find the bytecode of what is installed, for they write none.
+
+    The core's is made here, as an installation makes it: it is most of what a tool would compile.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "pycache_prefix", None)
+        compileall.compile_dir(ROOT / "petsage", quiet=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONPYCACHEPREFIX")
         yield

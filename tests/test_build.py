@@ -29,6 +29,8 @@ from petsage.builder.request import FeatureRequest
 from tests.conftest import ROOT, ServerProcess, clean_environment, write_feature
 from tests.workspaces import FILES, tree
 
+pytestmark = pytest.mark.usefixtures("bytecode_of_tools")
+
 ADDRESS = "http://127.0.0.1:8000"
 LONG_S = 120.0
 

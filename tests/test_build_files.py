@@ -624,7 +624,8 @@ def test_the_tests_of_what_was_made_pass_whatever_its_texts_are(tmp_path, warm_p
     assert pass_their_tests(made, tmp_path, warm_pytest)
 
 
-@settings(max_examples=2, deadline=None)
+# The same ones each time: it takes so few that chance may find none that is accepted, three times.
+@settings(max_examples=2, deadline=None, derandomize=True, database=None)
 @given(made=st.tuples(*(requests_called(st.just(name)) for name in ("a", "queue_watch2", LONG))))
 def test_whatever_is_accepted_serves_and_passes_its_tests(tmp_path_factory, warm_pytest, made):
     assert pass_their_tests(made, tmp_path_factory.mktemp("made"), warm_pytest)

@@ -28,6 +28,8 @@ from tests.conftest import ROOT, clean_environment
 from tests.test_build_files import INI, MARKDOWN, NASTY, modules, nasty_texts, strings_of, write
 from tests.test_build_resource_request import REQUESTS, accepted
 
+pytestmark = pytest.mark.usefixtures("bytecode_of_tools")
+
 PETS_FIELDS: dict[str, Any] = {
     "name": {"type": "string"},
     "species": {"enum": ["dog", "cat", "rabbit"]},

@@ -255,7 +255,7 @@ def test_only_addresses_of_this_machine_are_loopback(addresses, expected):
     assert is_loopback(addresses) is expected
 
 
-@pytest.mark.parametrize("restarts", [6, pytest.param(100, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("restarts", [4, pytest.param(100, marks=pytest.mark.stress)])
 async def test_restarts_on_one_socket_under_load_fail_no_request(project, serve_on, restarts):
     write_feature(project, "hello", HELLO)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as parent:
