@@ -16,11 +16,14 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 # RFC 5321, section 4.5.3.1: longer ones cannot be sent to.
 _MAX_EMAIL: Final = 254
@@ -37,6 +40,7 @@ _URI: Final = re.compile(
     r"(?::[0-9]*)?(?=[/?#]|\Z)|(?!//))"
     rf"{_PART}(?:\?{_TAIL})?(?:\#{_TAIL})?"
 )
+_MOMENT: Final = TypeAdapter(datetime)
 _FUTURE: Final = re.compile(rf"v[0-9A-Fa-f]+\.[{_SUB}:]+")
 
 
@@ -101,6 +105,23 @@ def _is_address(literal: str | None) -> bool:
     return "%" not in literal
 
 
+def _read_moment(value: Any) -> Any:
+    """A text as pydantic reads it, but for numbers, which it takes for seconds since 1970.
+
+    "20200131" would be a day in August of that year, and has no zone. What is read here is read
+    once: within a model, pydantic's strict mode takes no text from a function.
+    """
+    if not isinstance(value, str):
+        return value
+    if value[4:5] != "-":
+        raise PydanticCustomError("datetime_parsing", "Input should be a valid datetime")
+    try:
+        return _MOMENT.validate_python(value)
+    except ValidationError as error:
+        (wrong,) = error.errors(include_url=False)
+    raise PydanticKnownError(wrong["type"], wrong.get("ctx"))  # type: ignore[arg-type] # it is one
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -119,7 +140,7 @@ EMAIL: Final = TextCheck(_find_no_email, "email")
 URI: Final = TextCheck(_find_no_uri, "uri")
 """An absolute URI (RFC 3986), as it came."""
 
-DateTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+DateTime = Annotated[AwareDatetime, BeforeValidator(_read_moment), AfterValidator(_in_utc)]
 """A moment: a date-time with a zone, in UTC from here on."""
 
 Integer = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
