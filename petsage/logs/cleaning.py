@@ -222,9 +222,10 @@ def encodable(text: str) -> str:
 
 def harmless(line: bytes) -> bytes:
     """The line with the controls that terminals obey as escapes."""
-    if b"\x7f" in line:
+    # By number: of `bytes in bytes`, CPython 3.11 and 3.12 first try whether it is one, by raising.
+    if 0x7F in line:
         line = line.replace(b"\x7f", b"\\u007f")
-    if b"\xc2" in line and _C1_CONTROL.search(line):
+    if 0xC2 in line and _C1_CONTROL.search(line):
         for control, escape in _C1_ESCAPES:
             line = line.replace(control, escape)
     return line
