@@ -65,7 +65,7 @@ class JsonResponse(web.Response):
             and isinstance(self._body, bytes)
             and not (self._cookies or self._compression or self._chunked)
             and self._status not in _BODILESS
-            and _HANDLED.isdisjoint(map(str.lower, self._given))
+            and (not self._given or _HANDLED.isdisjoint(map(str.lower, self._given)))
         )
 
     def message(self, context: RequestContext, *, keep_alive: bool, body: bool = True) -> bytes:
@@ -81,10 +81,7 @@ class JsonResponse(web.Response):
         """
         content = self._body
         assert isinstance(content, bytes)  # noqa: S101 - for mypy: it is plain
-        extra = "".join([f"{name}: {value}\r\n" for name, value in self._given.items()])
-        count = len(self._given)
-        if extra.count("\n") != count or extra.count("\r") != count or "\0" in extra:
-            raise ValueError("a header's name or value holds a line break or a NUL")
+        extra = _lines_of(self._given) if self._given else ""
         context.answer = self
         head = (
             f"HTTP/1.1 {self._status} {self._reason}\r\n"
@@ -132,6 +129,21 @@ class JsonResponse(web.Response):
         self._body_length = writer.output_size
         self._req = None
         self._payload_writer = None
+
+
+def _lines_of(headers: Mapping[str, str]) -> str:
+    """Headers as lines.
+
+    Raises:
+        ValueError: a name or value would end its line.
+    """
+    lines = ""
+    for name, value in headers.items():
+        lines += f"{name}: {value}\r\n"
+    count = len(headers)
+    if lines.count("\n") != count or lines.count("\r") != count or "\0" in lines:
+        raise ValueError("a header's name or value holds a line break or a NUL")
+    return lines
 
 
 _CLOSE: Final = "Connection: close\r\n"

@@ -5,6 +5,7 @@ orjson cannot take is made plain first: each change is named in the line's own `
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -70,13 +71,13 @@ class JsonFormatter(BaseJsonFormatter):
 
     def timestamp_of(self, created: float) -> str:
         """`created`, seconds since the epoch, in UTC to the microsecond: "…T12:00:00.000001Z"."""
-        second = int(created // 1)
+        second = math.floor(created)
         # One tuple: of two names, another thread could set the second between our two looks.
         known, text = self._second
         if second != known:
             text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
             self._second = (second, text)
-        return f"{text}{int((created - second) * 1e6):06d}Z"
+        return f"{text}{str(int((created - second) * 1e6)).zfill(6)}Z"
 
     def own_fields(self, timestamp: str, level: str, logger: str, message: str) -> dict[str, Any]:
         """The fields that every line has, in their order; the request's are those in hand."""
