@@ -195,6 +195,11 @@ class HoldingHandler(RequestHandler, Holder):
         self._status = response.status
         super().log_access(request, response, time)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Goes on to read, where that was paused: a stream asks for it at each of its reads."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def _resume_transport_reading(self) -> None:
         # asyncio keeps the context of whoever reads on, for all that is read from then on: it has
         # the context variables of one request, which others must not see nor keep.
