@@ -694,7 +694,7 @@ async def it(
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()
-    assert answer.startswith(b"HTTP/1.0 422 ")
+    assert answer.startswith(b"HTTP/1.1 422 ")
     (error,) = json.loads(answer.partition(b"\r\n\r\n")[2])["errors"]
     assert error["type"] == "string_unicode"
 
