@@ -55,6 +55,9 @@ _LOOK_S: Final = 0.02
 _START_PATIENCE_S: Final = 0.25
 # To look at the folders once more takes a while, in which whoever has waited would wait on.
 _FIRST_ANSWERS_S: Final = 0.1
+# So many objects more than before are looked through for cycles. Requests in hand are no garbage,
+# and some 40 objects each: with CPython's 700, a score of them would have it look each time.
+_YOUNG: Final = 10_000
 
 
 def run_server(
@@ -240,6 +243,7 @@ class _Process:
         become_ready(self._app)
         if self._site is not None:
             self._site.take()
+        gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
         gc.enable()
         entries = self._app[CATALOG].entries()
         _log.info(
