@@ -136,6 +136,15 @@ def test_an_ordinary_resource_needs_no_comment_for_ruff():
         assert "\n\n\n\n" not in text, name
 
 
+def test_a_migration_of_many_indexes_is_a_few_statements():
+    days = {f"day{number}": {"type": "string", "format": "date"} for number in range(60)}
+    files = draft(request_of("diaries", resource(days)))
+    source = files["migrations/m0001_create_diaries.py"].decode()
+    upgrade = next(each for each in ast.parse(source).body if isinstance(each, ast.FunctionDef))
+    assert len(upgrade.body) == 3
+    assert all(f'"ix_diaries__{name}"' in source for name in days)
+
+
 def test_what_only_a_name_or_a_text_can_break_is_allowed_in_its_row():
     rows = [
         line.strip()
