@@ -3,7 +3,7 @@
 import ast
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from petsage.builder.growth import Growth
 from petsage.builder.migration_code import STEPS, steps_in
 from petsage.builder.plan import Plan, plan_of
 from petsage.builder.record import RECORD, Record, hash_of, write_hashes
-from petsage.builder.rendering import INDEX, render_index, render_update
+from petsage.builder.rendering import INDEX, is_step, render_index, render_update
 from petsage.builder.request import FeatureRequest
 
 _STEP_NAMED: Final = re.compile(r"\bm\d{4}_[a-z0-9_]+\b")
@@ -94,7 +94,7 @@ def amendment_of(
             before = _before(then.get(within), record.hashes.get(within), there)
             difference = _difference(within, before, data)
             left += [Edited(within, difference)] if difference else []
-    kept = {name: value for name, value in record.hashes.items() if _is_kept(name)}
+    kept = {name: value for name, value in record.hashes.items() if is_step(name)}
     hashes = {**kept, **{within: hash_of(data) for within, data in now.items()}}
     gone = tuple(
         within
@@ -105,11 +105,6 @@ def amendment_of(
     if made[RECORD] == _bytes_of(feature / RECORD):
         del made[RECORD]
     return Amendment(plan, made, gone, tuple(left), tuple(missing), added)
-
-
-def _is_kept(within: str) -> bool:
-    """Whether a file of a record is a migration, which nobody makes anew."""
-    return within.startswith(f"{STEPS}/") and within != INDEX
 
 
 def _is_index(there: bytes, name: str) -> bool:
@@ -148,13 +143,3 @@ def _bytes_of(path: Path) -> bytes | None:
 def _hash_at(path: Path) -> str | None:
     data = _bytes_of(path)
     return None if data is None else hash_of(data)
-
-
-def told_of(amendment: Amendment) -> Mapping[str, tuple[str, ...]]:
-    """The paths of an amendment by what becomes of them."""
-    return {
-        "written": tuple(sorted(amendment.files)),
-        "removed": amendment.gone,
-        "left": tuple(each.path for each in amendment.left),
-        "missing": amendment.missing,
-    }

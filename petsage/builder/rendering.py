@@ -17,6 +17,9 @@ from petsage.builder.resource_code import ResourceCode
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _MOUNT: Final = "/api/v1"
 
+INDEX: Final = f"{STEPS}/__init__.py"
+"""The module that names a feature's migrations."""
+
 # By the path within the folder; `{name}` is the feature's.
 _OF_PROBES: Final = {
     "__init__.py": "init.py.jinja",
@@ -27,12 +30,9 @@ _OF_PROBES: Final = {
 }
 _OF_RESOURCES: Final = {
     "__init__.py": "resource/init.py.jinja",
-    "migrations/__init__.py": "resource/migrations.py.jinja",
+    INDEX: "resource/migrations.py.jinja",
     "README.md": "README.md.jinja",
 }
-
-INDEX: Final = f"{STEPS}/__init__.py"
-"""The module that names a feature's migrations."""
 
 # Templates place text from outside by these alone; autoescape knows HTML, and none is written.
 _environment: Final = Environment(  # noqa: S701 - Python and Markdown, each quoted in its own way
@@ -87,7 +87,7 @@ def render(plan: Plan) -> dict[str, str]:
         files["tests/test_probes.py"] = files.pop(f"tests/test_{plan.name}.py")
     files.update(_filled(plan, _OF_RESOURCES, codes, steps))
     for code, step in zip(codes, steps, strict=True):
-        files[f"migrations/{step}.py"] = with_imports(_text("migration", code=code), {})
+        files[f"{STEPS}/{step}.py"] = with_imports(_text("migration", code=code), {})
         files.update(_files_of(code))
     return files
 
@@ -110,7 +110,7 @@ def render_update(
         return files, []
     codes = [ResourceCode(plan, resource) for resource in plan.resources]
     # Tables come about as they did; how they would now is nobody's to know.
-    files = {within: text for within, text in files.items() if not _is_step(within)}
+    files = {within: text for within, text in files.items() if not is_step(within)}
     names = [*steps]
     for step in added_steps(codes, growths, steps):
         text = with_imports(_text("added_migration", step=step), {})
@@ -125,7 +125,8 @@ def render_index(steps: Sequence[str]) -> str:
     return _text("migrations", steps=steps)
 
 
-def _is_step(within: str) -> bool:
+def is_step(within: str) -> bool:
+    """Whether a file is a migration, which nobody makes anew."""
     return within.startswith(f"{STEPS}/") and within != INDEX
 
 
