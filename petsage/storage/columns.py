@@ -61,27 +61,16 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The moment that was kept; SQLite keeps no zone."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            return value.replace(tzinfo=UTC)
-        return value if value.tzinfo is UTC else value.astimezone(UTC)
+        """A moment from asyncpg: in UTC, but for the first and the last, which have no zone."""
+        return value if value is None or value.tzinfo is not None else value.replace(tzinfo=UTC)
 
     def result_processor(
         self, dialect: Dialect, coltype: object
     ) -> Callable[[Any], datetime | None] | None:
-        """What makes a moment of what a driver gives, None where that is one already."""
+        """What makes a moment of what a driver gives."""
         if dialect.name == "sqlite":
             return _read_moment
-        if dialect.driver == "asyncpg":
-            return _take_moment
         return super().result_processor(dialect, coltype)
-
-
-def _take_moment(moment: datetime | None) -> datetime | None:
-    """A moment from asyncpg: in UTC, but for the first and last that there are, without a zone."""
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _read_moment(text: str | None) -> datetime | None:
