@@ -15,8 +15,11 @@ import pytest
 from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.fresh_database import fresh_database
+from petsage.settings import DatabaseSettings
 from petsage.shared_database import SHARED_DATABASE
 from petsage.storage import DATABASE
+from petsage.storage.faults import Unavailable
+from petsage.storage.postgresql import PostgresqlEngine
 from petsage.testing import _client
 from tests.keeping import FILES, note
 
@@ -327,3 +330,44 @@ async def test_the_file_is_for_nobody_else_to_read(begin, tmp_path):
     # The last to go tidies up.
     assert [each.name for each in folder.iterdir()] == ["p e#t.db"]
     shutil.rmtree(folder)
+
+
+async def test_who_waits_for_a_connection_has_it_before_who_comes_later(postgres_url):
+    engine = PostgresqlEngine(DatabaseSettings(url=postgres_url, pool_size=2))
+    counts = dict.fromkeys(range(20), 0)
+    most_apart = 0
+
+    async def read_on(number: int) -> None:
+        nonlocal most_apart
+        for _ in range(20):
+            await engine.read(
+                None, lambda connection: connection.exec_driver_sql("SELECT 1"), (), {}
+            )
+            counts[number] += 1
+            most_apart = max(most_apart, max(counts.values()) - min(counts.values()))
+
+    try:
+        await asyncio.gather(*map(read_on, counts))
+    finally:
+        await engine.close()
+    assert most_apart <= 2
+
+
+async def test_who_waits_too_long_for_a_connection_is_told_that_it_is_busy(postgres_url):
+    engine = PostgresqlEngine(DatabaseSettings(url=postgres_url, pool_size=2, timeout_s=0.2))
+    try:
+        await engine.read(None, _sleep, (0.0,), {})
+        first = asyncio.create_task(engine.read(None, _sleep, (0.15,), {}))
+        rest = [asyncio.create_task(engine.read(None, _sleep, (0.15,), {})) for _ in range(3)]
+        ended = await asyncio.gather(first, *rest, return_exceptions=True)
+        busy = [each for each in ended if isinstance(each, Unavailable)]
+        assert busy
+        assert {each.kind for each in busy} == {"busy"}
+        assert "no connection was free within 0.2 s" in busy[-1].reason
+        await engine.read(None, _sleep, (0.0,), {})
+    finally:
+        await engine.close()
+
+
+def _sleep(connection, seconds):
+    connection.exec_driver_sql(f"SELECT pg_sleep({seconds})")

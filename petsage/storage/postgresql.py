@@ -10,13 +10,13 @@ import asyncio
 import importlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Connection, event
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import greenlet_spawn
@@ -52,6 +52,9 @@ class PostgresqlEngine:
         self._driver = _asyncpg()
         self._url = settings.url
         self._timeout_s = settings.timeout_s
+        # Whose turn it is at the connections of an engine; SQLAlchemy's pool has those who come
+        # take what those who wait were given, so that some would wait and wait.
+        self._turns: dict[AsyncEngine, asyncio.Semaphore] = {}
         writers = max(1, settings.pool_size // 2)
         self._writers = self._make(writers, self._connect_writer, "READ COMMITTED")
         self._readers = self._make(settings.pool_size - writers, self._connect_reader, "AUTOCOMMIT")
@@ -122,7 +125,6 @@ class PostgresqlEngine:
             pool = {
                 "pool_size": size,
                 "max_overflow": 0,
-                "pool_timeout": self._timeout_s,
                 "pool_use_lifo": True,  # what a lull leaves over is not held open by turns
             }
         engine = create_async_engine(
@@ -133,6 +135,8 @@ class PostgresqlEngine:
             **pool,
         )
         event.listen(engine.sync_engine, "checkout", _require_open)
+        if size is not None:
+            self._turns[engine] = asyncio.Semaphore(size)
         return engine
 
     async def _connect_reader(self) -> "asyncpg.Connection[Any]":
@@ -215,9 +219,7 @@ class PostgresqlEngine:
             left -= 1
             transaction = _Transaction()
             try:
-                return await greenlet_spawn(
-                    transaction.run, engine.sync_engine, function, args, kwargs
-                )
+                return await self._run(transaction, engine, function, args, kwargs)
             except (SQLAlchemyError, OSError, RuntimeError) as error:
                 if not left or not transaction.may_try_again(error):
                     told = self._told(transaction, error)
@@ -227,6 +229,38 @@ class PostgresqlEngine:
                         raise Moved("away", _MOVED) from None
                     raise
             await asyncio.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret
+
+    async def _run(
+        self,
+        transaction: "_Transaction",
+        engine: AsyncEngine,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """What a function returns in one attempt, once it is its turn.
+
+        Raises:
+            Unavailable: its turn does not come in time. And whatever the attempt raises.
+        """
+        turns = self._turns.get(engine)
+        call = transaction.run, engine.sync_engine, function, args, kwargs
+        if turns is None:
+            return await greenlet_spawn(*call)
+        try:
+            # A time limit takes longer than a turn that nobody waits for.
+            async with asyncio.timeout(self._timeout_s) if turns.locked() else nullcontext():
+                await turns.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                "busy",
+                f"no connection was free within {self._timeout_s:g} s; fix: raise "
+                "[database].pool_size, or see what takes so long",
+            ) from None
+        try:
+            return await greenlet_spawn(*call)
+        finally:
+            turns.release()
 
     async def _is_elsewhere(self, error: Exception, mark: Mark) -> bool:
         """Whether tables are not as they should be because the database is another one by now."""
@@ -238,12 +272,6 @@ class PostgresqlEngine:
 
     def _told(self, transaction: "_Transaction", error: Exception) -> Exception:
         """What an error means; itself where it is the function's own."""
-        if isinstance(error, PoolTimeoutError):
-            return Unavailable(
-                "busy",
-                f"no connection was free within {self._timeout_s:g} s; fix: raise "
-                "[database].pool_size, or see what takes so long",
-            )
         if not isinstance(error, DBAPIError):
             if not transaction.is_lost(error):
                 return error
