@@ -7,12 +7,18 @@ import sys
 import threading
 import time
 import urllib.request
+from functools import partial
 
 import pytest
 
 from petsage.builder.building import draft
+from petsage.builder.data import Data
+from petsage.builder.events import BuildError
+from petsage.builder.removal import remove_feature
 from petsage.builder.request_reader import read_request
 from petsage.builder.workspace import README, open_workspace
+from petsage.letting_go import require_unserved
+from petsage.settings import DatabaseSettings, ServerSettings, Settings
 from tests.conftest import clean_environment
 
 FIELDS = ["name:str", "species:dog|cat", "note:str?"]
@@ -165,3 +171,32 @@ def test_options_that_do_not_go_together_are_refused(project, arguments):
         env=clean_environment(), capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
+
+
+def kept_as_it_is(pets, data, problem):
+    """Asks for the feature and its tables to be dropped, which has to change nothing."""
+    before = {path: path.read_bytes() for path in pets.rglob("*") if path.is_file()}
+    with pytest.raises(BuildError, match=problem):
+        remove_feature(
+            pets.parent, "pets", page_folder=None, force=False, tell=lambda _: None, data=data
+        )
+    after = {path: path.read_bytes() for path in pets.rglob("*") if path.is_file()}
+    assert after == before
+    assert [each.name for each in pets.parent.iterdir() if each.name[0] == "."] == []
+
+
+def test_what_a_server_goes_on_serving_is_not_dropped(project, pets, start_server, monkeypatch):
+    server = start_server(env={"PETSAGE_CATALOG__WATCH": "false"})
+    monkeypatch.setattr("petsage.letting_go._WAIT_S", 0.3)
+    settings = Settings(server=ServerSettings(port=int(server.address.rpartition(":")[2])))
+    database = DatabaseSettings(url=f"sqlite:///{project / 'data' / 'petsage.db'}")
+    data = Data(database, partial(require_unserved, settings))
+    kept_as_it_is(pets, data, "still serves pets, 0.3 s after its folder was gone")
+    status, _ = server.get("/api/v1/pets")
+    assert status == 200
+
+
+def test_where_the_database_is_away_the_feature_stays_too(pets, unused_tcp_port):
+    url = f"postgresql://nobody@127.0.0.1:{unused_tcp_port}/none"
+    data = Data(DatabaseSettings(url=url), lambda _: None)
+    kept_as_it_is(pets, data, "no connection")
