@@ -1,4 +1,7 @@
-"""`petsage build`: a feature from a request, or its way back."""
+"""`petsage build`: a feature from a request, what it is to be instead, or its way back.
+
+Longer than 300 lines, for all the options, and for what does not go together of them.
+"""
 
 import asyncio
 import json

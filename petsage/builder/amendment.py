@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from petsage.builder.formatting import formatted
 from petsage.builder.growth import Growth
@@ -74,26 +74,14 @@ def amendment_of(
     now = formatted(texts, request.feature)
     then = formatted(render_update(plan_of(record.request), (), steps)[0], request.feature)
     added = tuple(f"{STEPS}/{name}.py" for name in names[len(steps) :])
-    made: dict[str, bytes] = {}
-    left: list[Edited] = []
-    missing: list[str] = []
-    for within, data in now.items():
-        there = _bytes_of(feature / within)
-        if there is None:
-            if within in record.hashes:
-                missing.append(within)
-            else:
-                made[within] = data
-        elif there == data:
-            continue
-        elif hash_of(there) == record.hashes.get(within) or (
-            within == INDEX and _is_index(there, request.feature)
-        ):
-            made[within] = data
-        else:
-            before = _before(then.get(within), record.hashes.get(within), there)
-            difference = _difference(within, before, data)
-            left += [Edited(within, difference)] if difference else []
+    found = {within: _bytes_of(feature / within) for within in now}
+    changed = {within: data for within, data in now.items() if found[within] != data}
+    fates = {within: _fate_of(within, found[within], record) for within in changed}
+    left = (
+        _edited(within, found[within] or b"", then.get(within), data, record)
+        for within, data in changed.items()
+        if fates[within] == "left"
+    )
     kept = {name: value for name, value in record.hashes.items() if is_step(name)}
     hashes = {**kept, **{within: hash_of(data) for within, data in now.items()}}
     gone = tuple(
@@ -101,10 +89,27 @@ def amendment_of(
         for within, value in record.hashes.items()
         if within not in hashes and _hash_at(feature / within) == value
     )
+    made = {within: data for within, data in changed.items() if fates[within] == "made"}
     made[RECORD] = write_hashes(request, hashes)
     if made[RECORD] == _bytes_of(feature / RECORD):
         del made[RECORD]
-    return Amendment(plan, made, gone, tuple(left), tuple(missing), added)
+    missing = tuple(within for within in changed if fates[within] == "missing")
+    return Amendment(
+        plan, made, gone, tuple(each for each in left if each.difference), missing, added
+    )
+
+
+def _fate_of(
+    within: str, there: bytes | None, record: Record
+) -> Literal["made", "missing", "left"]:
+    """What becomes of a file that the builder makes otherwise than it is there."""
+    recorded = record.hashes.get(within)
+    if there is None:
+        return "made" if recorded is None else "missing"
+    is_ours = hash_of(there) == recorded
+    if is_ours or (within == INDEX and _is_index(there, record.request.feature)):
+        return "made"
+    return "left"
 
 
 def _is_index(there: bytes, name: str) -> bool:
@@ -118,9 +123,13 @@ def _is_index(there: bytes, name: str) -> bool:
         return False
 
 
-def _before(made: bytes | None, recorded: str | None, there: bytes) -> bytes:
-    """What the builder made of a file before; what is there, where that is not known."""
-    return made if made is not None and hash_of(made) == recorded else there
+def _edited(
+    within: str, there: bytes, before: bytes | None, after: bytes, record: Record
+) -> Edited:
+    """A file that is left, with the difference in what the builder makes."""
+    if before is None or hash_of(before) != record.hashes.get(within):
+        before = there  # what was made then, nobody knows
+    return Edited(within, _difference(within, before, after))
 
 
 def _difference(within: str, before: bytes, after: bytes) -> str:

@@ -1,4 +1,7 @@
-"""From a request to a feature that serves: each step, told as it happens."""
+"""From a request to a feature that serves: each step, told as it happens.
+
+Longer than 300 lines: what is told of each step stands beside the step.
+"""
 
 import asyncio
 import dataclasses

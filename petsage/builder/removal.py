@@ -30,6 +30,9 @@ def remove_feature(
 ) -> None:
     """Removes a feature that the builder made, and its page.
 
+    Longer than 40 lines, for all that can be said of it, and because what is looked at and what is
+    removed have to be the same.
+
     Args:
         folder: the folder of features that it is in.
         name: the feature's.
@@ -50,14 +53,12 @@ def remove_feature(
     sweep(folder, "undo")
     feature = folder / name
     page = None if page_folder is None else page_folder / f"{name}.md"
-    if data is not None and not os.path.lexists(feature):
-        begin()
-        data.require_unserved(name)
-        left = data.drop(name, ())
-        if left:
-            tell(Event("STATUS", "UNDO COMPLETE"))
-            tell(_dropped(left))
-            return
+    if (
+        data is not None
+        and not os.path.lexists(feature)
+        and _drop_what_is_left(name, data, begin, tell)
+    ):
+        return
     record = record_of(feature, "undo")
     keeps = bool(steps_in(feature))
     # Held from here on, so that what is looked at is what is removed.
@@ -88,6 +89,17 @@ def remove_feature(
         command = f"petsage build --undo {name} --drop-data"
         text = f"what {name} keeps in the database stays there; `{command}` drops it"
         tell(Event("KEPT", text, {"command": command}))
+
+
+def _drop_what_is_left(name: str, data: Data, begin: Callable[[], None], tell: Tell) -> bool:
+    """Drops what a feature has kept whose folder is gone; whether there was any."""
+    begin()
+    data.require_unserved(name)
+    tables = data.drop(name, ())
+    if tables:
+        tell(Event("STATUS", "UNDO COMPLETE"))
+        tell(_dropped(tables))
+    return bool(tables)
 
 
 def _dropped(tables: Sequence[str]) -> Event:

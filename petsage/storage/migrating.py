@@ -1,4 +1,7 @@
-"""A feature's tables, brought to where its code expects them, step by step."""
+"""A feature's tables, brought to where its code expects them, step by step.
+
+Longer than 300 lines: each way in which steps and tables do not go together is told by itself.
+"""
 
 import re
 import sqlite3
