@@ -75,8 +75,11 @@ class Listing:
     flaws: list[PlacedFlaw] = field(default_factory=list)
 
     def looks(self) -> dict[str, tuple[int, ...]]:
-        """What tells each file from how it was before, as `look` does."""
-        return {within: look(state) for within, state in self.files.items()}
+        """What tells each file and folder from how it was before, as `look` does.
+
+        Folders, too: a file that is moved to where was looked already shows in nothing else.
+        """
+        return {within: look(each) for within, each in (*self.folders.items(), *self.files.items())}
 
 
 def look(state: os.stat_result) -> tuple[int, ...]:
