@@ -1,6 +1,8 @@
 """What live change costs: `python -m benchmarks.live`, on the real server as a process.
 
 The features that change and those who ask are those of `tests/test_live_load.py`.
+
+Longer than 300 lines: each of its measurements is short, and all of them use one server.
 """
 
 import argparse

@@ -95,7 +95,9 @@ def build(
     """Builds a feature: written, checked, tested and served before it is there.
 
     Exit code 1 if it is not built, or not updated; nothing has changed then.
-    """
+    \f
+    Longer than 40 lines: each option is an argument, with its help.
+    """  # noqa: D301 - a help ends where a page does
     flags = {
         "description": description,
         "tags": tags,
@@ -172,16 +174,7 @@ def _require_one_thing(
             )
     if options["--schema"] or options["--undo"]:
         return
-    if options["--force"]:
-        raise WrongUseError(
-            "--force goes with --undo alone: what is there is never built over",
-            fix="write `petsage build --undo NAME --force`, and build it again",
-        )
-    if options["--drop-data"]:
-        raise WrongUseError(
-            "--drop-data goes with --undo alone",
-            fix="write `petsage build --undo NAME --drop-data`",
-        )
+    _refuse_what_undo_takes(options)
     if options["--update"]:
         return
     if "item" in flags and "fields" not in flags:
@@ -191,6 +184,19 @@ def _require_one_thing(
             "nothing says what to build",
             fix="name a file of TOML or JSON, `-` for standard input, or a feature: "
             "`petsage build smoke_test --description 'verify logs'`",
+        )
+
+
+def _refuse_what_undo_takes(options: Mapping[str, bool]) -> None:
+    if options["--force"]:
+        raise WrongUseError(
+            "--force goes with --undo alone: what is there is never built over",
+            fix="write `petsage build --undo NAME --force`, and build it again",
+        )
+    if options["--drop-data"]:
+        raise WrongUseError(
+            "--drop-data goes with --undo alone",
+            fix="write `petsage build --undo NAME --drop-data`",
         )
 
 

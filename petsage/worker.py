@@ -61,6 +61,8 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
     The loop's own threads are every feature's: one that fills them with what blocks would hold up
     every change of another.
+
+    Longer than 40 lines: what the thread, the loop and a cancellation do is read together.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

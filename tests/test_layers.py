@@ -1,6 +1,7 @@
 """The core's rooms, one after another: a module imports only from rows above its own."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "petsage"
@@ -220,6 +221,25 @@ def test_what_stands_above_the_public_names_never_imports_them() -> None:
         if module == "petsage"
     ]
     assert wrong == []
+
+
+def test_what_is_long_says_why() -> None:
+    told = re.compile(r"\blong(er)?\b|\b300 lines", re.IGNORECASE)
+    silent = []
+    for file in _files():
+        if "templates" in file.parts:
+            continue
+        text = file.read_text()
+        tree = ast.parse(text)
+        if text.count("\n") > 300 and not told.search(ast.get_docstring(tree) or ""):
+            silent.append(str(file.relative_to(ROOT)))
+        for each in ast.walk(tree):
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(each) or ""
+                lines = (each.end_lineno or 0) - each.lineno + 1 - len(docstring.splitlines())
+                if lines > 40 and not told.search(docstring):
+                    silent.append(f"{file.relative_to(ROOT)}:{each.lineno} {each.name}")
+    assert silent == []
 
 
 def test_there_is_no_room_for_leftovers() -> None:
