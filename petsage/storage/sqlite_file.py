@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,24 +92,26 @@ class File:
     # Connections.
 
     def _connect_reader(self) -> sqlite3.Connection:
-        driver = self._connect(_Driver)
-        driver.execute("PRAGMA query_only = ON")
+        with self._connected(_Driver) as driver:
+            driver.execute("PRAGMA query_only = ON")
         return driver
 
     def _connect_writer(self) -> sqlite3.Connection:
         if not self._was_there:
             self._make_file()
-        driver = self._connect(_Writer)
-        mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            driver.close()
-            raise Unavailable(
-                "away", f"{self.path} cannot have a write-ahead log; fix: put it on a local disk"
-            )
+        with self._connected(_Writer) as driver:
+            mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise Unavailable(
+                    "away",
+                    f"{self.path} cannot have a write-ahead log; fix: put it on a local disk",
+                )
         self._was_there = True
         return driver
 
-    def _connect(self, factory: type[_Driver]) -> sqlite3.Connection:
+    @contextlib.contextmanager
+    def _connected(self, factory: type[_Driver]) -> Iterator[sqlite3.Connection]:
+        """A connection, which is closed where something is wrong with it."""
         driver = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -118,10 +121,14 @@ class File:
             cached_statements=_CACHED_STATEMENTS,
             factory=factory,
         )
-        driver.execute("PRAGMA foreign_keys = ON")
-        # What was acknowledged survives a power failure; NORMAL would lose the last of it.
-        driver.execute("PRAGMA synchronous = FULL")
-        return driver
+        try:
+            driver.execute("PRAGMA foreign_keys = ON")
+            # What was acknowledged survives a power failure; NORMAL would lose the last of it.
+            driver.execute("PRAGMA synchronous = FULL")
+            yield driver
+        except BaseException:
+            driver.close()
+            raise
 
     def _make_file(self) -> None:
         """Makes the file, and its folder, for nobody else to read, where they are not there."""
