@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,23 @@ class StartError(PetSageError):
 
 class StorageError(PetSageError):
     """The database cannot be used as it is, or by this code."""
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says; of pydantic's, not what it was given: a body, a password.
+
+    Raises:
+        BaseException: whatever the error's own `__str__` raises.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
+    count = error.error_count()
+    lines = [f"{count} validation error{'' if count == 1 else 's'} for {error.title}"]
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(map(str, each["loc"]))
+        lines += [where] if where else []
+        lines.append(f"  {each['msg']} [type={each['type']}]")
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:

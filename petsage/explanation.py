@@ -1,13 +1,13 @@
 """What an error that a feature's code raised means, and what mends it."""
 
 import sys
-from collections.abc import Container, Mapping
-from typing import Final
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from petsage.errors import did_you_mean
+from petsage.errors import did_you_mean, words_of
 from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, Snapshot
 
@@ -26,6 +26,8 @@ _PACKAGES: Final[Mapping[str, str]] = {
     "yaml": "PyYAML",
 }
 """What is installed under another name than it is imported, and often is."""
+
+_SHORTEST_SECRET: Final = 4
 
 
 def import_flaw(error: BaseException, snapshot: Snapshot, features: Container[str]) -> Flaw:
@@ -74,18 +76,45 @@ def _missing_module(name: str, snapshot: Snapshot, features: Container[str]) -> 
 def said(error: BaseException) -> str:
     """What an error says, in one line of some length; an error's own `__str__` may fail."""
     try:
-        return " ".join(str(error).split())[:500]
+        return " ".join(words_of(error).split())[:500]
     except BaseException as second:  # noqa: BLE001 - any code may be in there
         return f"(its text cannot be had: {type(second).__name__})"
 
 
-def settings_flaw(error: ErrorDetails, table: str, model: type[BaseModel]) -> Flaw:
+def without_values(text: str, settings: Mapping[str, Any]) -> str:
+    """A text in which no value of a feature's settings stands any more: it may be a secret.
+
+    Args:
+        text: what a validator says, which may well quote what it was given.
+        settings: the feature's own; what is shorter than four letters is no secret worth the name.
+    """
+    values = {each for each in map(str, _leaves(settings)) if len(each) >= _SHORTEST_SECRET}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, "…")
+    return text
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for each in value.values():
+            yield from _leaves(each)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for each in value:
+            yield from _leaves(each)
+    elif not isinstance(value, bool) and value is not None:
+        yield value
+
+
+def settings_flaw(
+    error: ErrorDetails, table: str, model: type[BaseModel], settings: Mapping[str, Any]
+) -> Flaw:
     """The flaw of settings that a model refuses; it never shows a value, which may be a secret.
 
     Args:
         error: one of pydantic's.
         table: the settings' table, as it is written in TOML.
         model: the feature's settings model.
+        settings: what it was given.
     """
     keys = [str(part) for part in error["loc"]]
     key = ".".join(keys)
@@ -96,4 +125,5 @@ def settings_flaw(error: ErrorDetails, table: str, model: type[BaseModel]) -> Fl
         fix = f"set `{key}` in {table}, or give it a default in the model"
         return Flaw("bad-settings", f"{table} lacks `{key}`", fix)
     where = f"{table}: `{key}`" if key else table
-    return Flaw("bad-settings", f"{where}: {error['msg']}", f"change {f'`{key}`' if key else 'it'}")
+    problem = f"{where}: {without_values(error['msg'], settings)}"
+    return Flaw("bad-settings", problem, f"change {f'`{key}`' if key else 'it'}")

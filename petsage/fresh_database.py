@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from petsage.errors import StartError
 from petsage.settings import POSTGRESQL
@@ -61,11 +61,18 @@ async def _perform(server: str, statement: str, *, is_new: bool) -> None:
             await connection.execute(statement, timeout=_TIMEOUT_S)
         finally:
             await connection.close(timeout=_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError) as error:
         raise StartError(
             f"{statement} failed on {_without_password(server)}: {error or type(error).__name__}",
             fix="name a server that is up, and a user who may make databases (CREATEDB)",
         ) from error
+    except (asyncpg.InterfaceError, ValueError):
+        # What is said of a URL may hold a part of it, and Python would show what led to this.
+        raise StartError(
+            f"{statement} failed: the URL of the server cannot be understood",
+            fix=f"write it as {POSTGRESQL}user:password@host:5432/postgres, "
+            "with %40 for an @ in a password, and the like",
+        ) from None
 
 
 async def _copies_files(connection: Any) -> bool:
@@ -90,8 +97,14 @@ def _driver() -> Any:
 
 
 def _without_password(url: str) -> str:
+    """A URL to be shown: a password may stand before its host, and behind its `?`."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    shown = f"{parts.username}:…@{parts.netloc.rpartition('@')[2]}"
-    return urlunsplit(parts._replace(netloc=shown))
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    shown = f"{name}{colon and ':…'}{at}{host}"
+    pairs = [each.partition("=") for each in parts.query.split("&")]
+    query = "&".join(
+        f"{key}=…" if "pass" in unquote(key).lower() else f"{key}{equals}{value}"
+        for key, equals, value in pairs
+    )
+    return urlunsplit(parts._replace(netloc=shown, query=query))

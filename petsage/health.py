@@ -12,6 +12,8 @@ from weakref import ref
 
 from aiohttp import web
 
+from petsage.errors import words_of
+
 _log = logging.getLogger(__name__)
 
 _FRESH_S: Final = 1.0
@@ -120,7 +122,7 @@ def _told(error: BaseException) -> str:
     """What an error says, in one line of bounded length."""
     kind = type(error).__name__
     try:
-        words = " ".join(str(error)[: 2 * _MAX_REASON].split())
+        words = " ".join(words_of(error)[: 2 * _MAX_REASON].split())
         text = "".join(each if each.isprintable() else "\ufffd" for each in words)
     except Exception:  # noqa: BLE001 - an error's own text may fail; its kind is left
         text = ""

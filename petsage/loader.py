@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from petsage.candidate import Candidate
 from petsage.errors import StartError
-from petsage.explanation import import_flaw, said, settings_flaw
+from petsage.explanation import import_flaw, said, settings_flaw, without_values
 from petsage.feature import Feature, compile_feature
 from petsage.inspection import Inspection, inspect_sources, name_flaw
 from petsage.listing import is_folder, is_ignored
@@ -411,6 +411,13 @@ def _find_undeclared_needs(candidate: Candidate) -> None:
             candidate.add(place, Flaw("undeclared-need", problem, fix))
 
 
+class _Quoting(Exception):  # noqa: N818 - named for what it is
+    """Stands for an error whose words quote a feature's settings."""
+
+    def __str__(self) -> str:
+        return "its words quote the settings, and are left out"
+
+
 def _fill_settings(candidate: Candidate, settings: Mapping[str, Any]) -> None:
     model: Any = candidate.feature.settings if candidate.feature is not None else None
     place = candidate.argument_place("settings")
@@ -430,9 +437,13 @@ def _fill_settings(candidate: Candidate, settings: Mapping[str, Any]) -> None:
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False, include_context=False)
         for each in details:
-            candidate.add(place, settings_flaw(each, table, model))
+            candidate.add(place, settings_flaw(each, table, model, settings))
     except BaseException as error:  # noqa: BLE001 - validators of the feature's own take part in it
-        candidate.error = error
-        problem = f"{table}: the model raised {type(error).__name__}: {said(error)}"
+        words = without_values(said(error), settings)
+        # The log shows what is raised, too: where that quotes a value, only what led to it.
+        candidate.error = (
+            error if words == said(error) else _Quoting().with_traceback(error.__traceback__)
+        )
+        problem = f"{table}: the model raised {type(error).__name__}: {words}"
         flaw = Flaw("bad-settings", problem, "raise ValueError where a value is wrong")
         candidate.add(candidate.place_in(error) or place, flaw)

@@ -182,6 +182,11 @@ def _address(url: str) -> tuple[str, int]:
         StartError: it is none.
     """
     host, port = None, None
+    if "@" in url.partition("//")[2].partition("/")[0]:
+        raise StartError(
+            "--url names a user or a password, which nobody asks for",
+            fix="write it as http://127.0.0.1:8000; a token is PETSAGE_MANAGEMENT__TOKEN",
+        )
     # What is not printable would end up in the request's own head.
     if url.isprintable() and " " not in url:
         with contextlib.suppress(ValueError):

@@ -84,7 +84,9 @@ Network = Annotated[str, AfterValidator(_is_network)]
 class Table(BaseModel):
     """A table of settings; a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -284,6 +286,7 @@ class ManagementSettings(Table):
     token: str | None = Field(
         None,
         min_length=16,
+        repr=False,
         # What can stand in a header, and is the same after it.
         pattern=r"^[!-~]+$",
         description="What `Authorization: Bearer …` has to bear; unset, a random one is made.",
@@ -345,7 +348,7 @@ class DatabaseSettings(Table):
 class Settings(BaseSettings):
     """All settings of one process; made by itself, the defaults: only `load_settings` reads any."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     server: ServerSettings = ServerSettings()
     catalog: CatalogSettings = CatalogSettings()
@@ -353,7 +356,9 @@ class Settings(BaseSettings):
     management: ManagementSettings = ManagementSettings()
     database: DatabaseSettings = DatabaseSettings()
     features: dict[str, dict[str, Any]] = Field(
-        {}, description="Each feature's own settings, in a table of its name."
+        {},
+        repr=False,  # nobody here knows which of them are secrets
+        description="Each feature's own settings, in a table of its name.",
     )
 
     @classmethod

@@ -6,6 +6,7 @@ a folder of this user alone (0700), readable for this user alone (0600), and is 
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from typing import Final
 _FOLDER: Final = "petsage"
 # A token has 43 characters; whatever is longer than this is no token.
 _MAX_BYTES: Final = 4096
+# As `[management].token`: what can stand in a header. Of anything else, an error might quote it.
+_TOKEN: Final = re.compile(r"[!-~]+")
 
 
 class TokenFileError(OSError):
@@ -83,7 +86,7 @@ def read_token_file(port: int, environ: Mapping[str, str]) -> str | None:
         try:
             with _opened_folder(path.parent) as folder:
                 written = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mtime
-                found.append((written, _read(folder, path.name)))
+                found.append((written, _read_token(folder, path.name)))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -134,6 +137,13 @@ def _write(folder: int, name: str, token: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft, dir_fd=folder)
         raise
+
+
+def _read_token(folder: int, name: str) -> str:
+    token = _read(folder, name)
+    if not _TOKEN.fullmatch(token):
+        raise OSError("it holds no token")
+    return token
 
 
 def _read(folder: int, name: str) -> str:

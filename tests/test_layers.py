@@ -77,9 +77,9 @@ PACKAGES = {
     "storage": [
         "columns",
         "operations",
+        "faults",
         "migrating",
         "comparing",
-        "faults",
         "caches",
         "sqlite_file",
         "sqlite_seat",

@@ -91,6 +91,11 @@ class Cleaner:
             return self._plain_members(value, members, depth, walk)
         return walk.text_of(value)
 
+    def _names_secret(self, name: Any) -> bool:
+        if type(name) is bytes:
+            name = name[:100].decode("latin-1")
+        return isinstance(name, str) and self.is_secret(name)
+
     def _taken_by_orjson(self, value: Any, walk: "_Walk") -> Any:
         try:
             orjson.dumps(value)
@@ -125,6 +130,8 @@ class Cleaner:
             if not walk.take():
                 break
             plain.append(self._plain(each, depth + 1, walk))
+        if type(value) is tuple and len(value) == 2 and self._names_secret(value[0]):
+            plain[1:] = [MASK]  # a header, as `items()` and `raw_headers` have it
         walk.leave(value)
         return plain
 

@@ -1,9 +1,13 @@
 """An exception as lines of a traceback, of bounded cost, whatever the exception is."""
 
 import traceback
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from petsage.errors import words_of
 from petsage.logs.cleaning import encodable, text_of
 
 # Bounds on what one traceback may cost: frames of each error, errors that led to one another.
@@ -29,12 +33,29 @@ def _traceback_of(
     # The frames nearest to the error are the last ones.
     if not _has_many_errors(error):
         report = traceback.TracebackException(kind, error, trace, limit=-_MAX_FRAMES, compact=True)
+        for each, told in _reports_in(report, error):
+            if isinstance(each, ValidationError):
+                told._str = words_of(each)  # type: ignore[attr-defined] # what it was made of
         return "".join(report.format())
     frames = traceback.format_list(traceback.extract_tb(trace, limit=-_MAX_FRAMES))
     return (
         f"[the last of more than {_MAX_ERRORS} errors that led to one another]\n"
-        f"Traceback (most recent call last):\n{''.join(frames)}{kind.__name__}: {text_of(error)}"
+        f"Traceback (most recent call last):\n{''.join(frames)}{kind.__name__}: "
+        + (words_of(error) if isinstance(error, ValidationError) else text_of(error))
     )
+
+
+def _reports_in(
+    report: traceback.TracebackException, error: BaseException
+) -> Iterator[tuple[BaseException, traceback.TracebackException]]:
+    """Each error of a traceback, causes and members of groups too, with what is told of it."""
+    yield error, report
+    parts = [(error.__cause__, report.__cause__), (error.__context__, report.__context__)]
+    if isinstance(error, BaseExceptionGroup):
+        parts += zip(error.exceptions, report.exceptions or (), strict=False)
+    for inner, told in parts:
+        if inner is not None and told is not None:
+            yield from _reports_in(told, inner)
 
 
 def _has_many_errors(error: BaseException | None) -> bool:

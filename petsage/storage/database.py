@@ -15,7 +15,7 @@ from aiohttp import web
 from sqlalchemy import Connection, MetaData
 
 from petsage import Check
-from petsage.errors import StorageError
+from petsage.errors import StorageError, words_of
 from petsage.feature import FEATURE_NAME, Lifespan
 from petsage.settings import SQLITE, DatabaseSettings
 from petsage.shared_database import SHARED_DATABASE, DatabaseCounts, Kind, SharedDatabase
@@ -228,7 +228,7 @@ class Database:
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._reason = f"its tables cannot be brought up to date: {error}"
+            self._reason = f"its tables cannot be brought up to date: {words_of(error)}"
             if self._tried.is_set():  # else whoever started it is told
                 _log.error("The tables of feature %s: %s", self._feature, error, exc_info=error)
 

@@ -14,6 +14,13 @@ FIX: Final = "; fix: "
 """Stands in a reason before what mends it."""
 
 
+_ARGUMENT: Final = re.compile(r"(query argument \$\d+:).*", re.DOTALL)
+"""What asyncpg says of one that it cannot send: "…: 'Rex' (…)"."""
+
+_QUOTED: Final = re.compile(r'(?<=: )".*"', re.DOTALL)
+"""What PostgreSQL says of a value that it cannot read (the class 22): "…: "Rex""."""
+
+
 class Unavailable(Exception):  # noqa: N818 - named for what it is
     """The database cannot be used now.
 
@@ -45,6 +52,23 @@ class Taken(Exception):  # noqa: N818 - named for what it is
     def __init__(self, columns: Sequence[str]) -> None:
         super().__init__(columns)
         self.columns = tuple(columns)
+
+
+def hide_values(error: BaseException) -> None:
+    """Takes out of what PostgreSQL and asyncpg say what was to be stored: it is not for the log.
+
+    Args:
+        error: SQLAlchemy's; those that led to it are looked at as well.
+    """
+    is_of_value = str(getattr(getattr(error, "orig", None), "sqlstate", None)).startswith("22")
+    each: BaseException | None = error
+    while each is not None:
+        if getattr(each, "detail", None):
+            each.detail = None  # type: ignore[attr-defined] # "Failing row contains (1, Rex, …)."
+        if each.args and isinstance(each.args[0], str):
+            text = _ARGUMENT.sub(r"\1 …", each.args[0])
+            each.args = (_QUOTED.sub("…", text) if is_of_value else text, *each.args[1:])
+        each = each.__cause__
 
 
 def unavailable(kind: Reason) -> Problem:

@@ -29,8 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
-from petsage.errors import StorageError
+from petsage.errors import StorageError, words_of
 from petsage.storage.columns import NAMING, Text, UtcDateTime
+from petsage.storage.faults import hide_values
 from petsage.storage.operations import operating
 
 _NAME: Final = re.compile(r"m(\d{4})_([a-z0-9_]+)")
@@ -291,6 +292,7 @@ def _told(feature: str, migration: Migration, what: str) -> Iterator[None]:
     except DBAPIError as error:
         if not _is_of_statement(error):
             raise  # the database is away or busy, which is no fault of the migration
+        hide_values(error)
         raise _failed(feature, migration, f"{what}: {error.orig}") from error
     except (ConnectionError, TimeoutError):
         raise
@@ -300,7 +302,9 @@ def _told(feature: str, migration: Migration, what: str) -> Iterator[None]:
             fix=error.fix,
         ) from error
     except Exception as error:
-        raise _failed(feature, migration, f"{what}: {type(error).__name__}: {error}") from error
+        raise _failed(
+            feature, migration, f"{what}: {type(error).__name__}: {words_of(error)}"
+        ) from error
 
 
 def _is_of_statement(error: DBAPIError) -> bool:

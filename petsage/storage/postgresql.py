@@ -24,7 +24,7 @@ from sqlalchemy.util import greenlet_spawn
 from petsage.errors import StorageError
 from petsage.settings import DatabaseSettings
 from petsage.storage.caches import forget_all
-from petsage.storage.faults import Moved, Taken, Unavailable, columns_in_postgresql
+from petsage.storage.faults import Moved, Taken, Unavailable, columns_in_postgresql, hide_values
 
 if TYPE_CHECKING:
     import asyncpg
@@ -227,8 +227,10 @@ class PostgresqlEngine:
                         raise told from error
                     if mark is not None and await self._is_elsewhere(error, mark):
                         raise Moved("away", _MOVED) from None
+                    if isinstance(error, DBAPIError):
+                        hide_values(error)
                     raise
-            await asyncio.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret
+            await asyncio.sleep(_PAUSE_S * random.random())  # noqa: S311 - no secret # nosec B311
 
     async def _run(
         self,
