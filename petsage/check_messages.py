@@ -1,22 +1,24 @@
 """What the server and the child that checks features tell each other, as bytes.
 
-What a child answers is numbers, texts and bytes (`marshal`), and is made into objects here: a
-feature that failed its check has run in there, and nothing of it gets into the server.
+It goes over a socket that nobody else has, as numbers, texts and bytes (`marshal`), and is made
+into objects where it arrives: a feature that failed its check has run in the child, and nothing of
+it gets into the server.
 """
 
 import marshal
-import pickle
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
 from pathlib import Path
 from types import CodeType
 from typing import Any, Final, Literal
 
 from petsage.candidate import Candidate
-from petsage.errors import Finding
+from petsage.errors import Finding, Severity
 from petsage.feature import Place
 from petsage.inspection import Inspection
+from petsage.listing import PlacedFlaw
 from petsage.signature import Flaw
 from petsage.snapshot import Snapshot
 
@@ -27,6 +29,8 @@ answer · what went wrong."""
 CLIENT: Final = "aiohttp's client side"
 LARGE: Final = (CLIENT, "petsage.storage", "petsage.resources")
 """What takes long to import, and not every feature needs: imported once one does, and then kept."""
+
+_MOMENTS: Final = (datetime, date, time)
 
 HEADER: Final = struct.Struct("!cQ")
 
@@ -87,14 +91,33 @@ def frame(kind: Kind, payload: bytes = b"") -> bytes:
 
 
 def encode_job(job: Job) -> bytes:
-    """A job, for a child, which trusts the server."""
-    return pickle.dumps(job, protocol=pickle.HIGHEST_PROTOCOL)
+    """A job, for a child, which trusts the server.
+
+    Raises:
+        ValueError: the settings have a value that neither TOML nor JSON has.
+    """
+    snapshots = [
+        (each.name, str(each.folder), each.sources, each.content_hash, _flaws(each), str(named))
+        for each, named in job.snapshots
+    ]
+    settings = {name: _plain_setting(table) for name, table in job.settings.items()}
+    return marshal.dumps((snapshots, list(job.names), settings, job.disabled, job.folder))
 
 
 def decode_job(data: bytes | memoryview) -> Job:
     """What `encode_job` was given."""
-    job: Job = pickle.loads(data)  # noqa: S301 - the server made it
-    return job
+    plain = marshal.loads(data)  # noqa: S302 - the server made it # nosec B302
+    snapshots, names, settings, disabled, folder = plain
+    return Job(
+        [
+            (Snapshot(name, Path(where), sources, digest, _placed(flaws)), Path(named))
+            for name, where, sources, digest, flaws, named in snapshots
+        ],
+        names,
+        {name: _setting(table) for name, table in settings.items()},
+        disabled,
+        folder,
+    )
 
 
 def encode_order(
@@ -114,7 +137,7 @@ def encode_order(
 
 def decode_order(data: bytes | bytearray) -> tuple[float, bool, list[Failure], bytes]:
     """What `encode_order` was given."""
-    timeout_s, is_careful, told, job = marshal.loads(data)  # noqa: S302 - the server made it
+    timeout_s, is_careful, told, job = marshal.loads(data)  # noqa: S302 - the server made it # nosec B302
     return timeout_s, is_careful, [Failure(*each) for each in told], job
 
 
@@ -144,16 +167,53 @@ def decode_answer(data: bytes | bytearray) -> dict[str, Checked]:
     Raises:
         ValueError, EOFError, TypeError: it is no answer.
     """
-    plain = marshal.loads(data)  # noqa: S302 - plain values; see above
+    plain = marshal.loads(data)  # noqa: S302 - plain values; see above # nosec B302
     return {
         name: Checked(
             tuple(Finding(*each) for each in findings),
             _inspection(inspection) if inspection is not None else None,
-            marshal.loads(codes) if codes else {},  # noqa: S302 - taken before anything ran
+            marshal.loads(codes) if codes else {},  # noqa: S302 - taken before anything ran # nosec B302
             tuple(needs),
         )
         for name, (findings, inspection, codes, needs) in plain.items()
     }
+
+
+def _flaws(of: Snapshot | Inspection) -> list[tuple[str, int, str, str, str, Severity]]:
+    return [
+        (place.file, place.line, flaw.id, flaw.problem, flaw.fix, level)
+        for place, flaw, level in of.flaws
+    ]
+
+
+def _placed(plain: Sequence[Any]) -> tuple[PlacedFlaw, ...]:
+    return tuple(
+        (Place(file, line), Flaw(kind, problem, fix), level)
+        for file, line, kind, problem, fix, level in plain
+    )
+
+
+def _plain_setting(value: Any) -> Any:
+    """A value as TOML has it; moments, which `marshal` has not, as a tuple, which TOML has not."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain_setting(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_setting(each) for each in value]
+    for kind in _MOMENTS:
+        if type(value) is kind:
+            return kind.__name__, value.isoformat()
+    return value
+
+
+def _setting(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {key: _setting(each) for key, each in plain.items()}
+    if isinstance(plain, list):
+        return [_setting(each) for each in plain]
+    if isinstance(plain, tuple):
+        kind, text = plain
+        return next(each for each in _MOMENTS if each.__name__ == kind).fromisoformat(text)
+    return plain
 
 
 def _plain_finding(finding: Finding) -> tuple[str, str, str, int, str, str]:
@@ -171,10 +231,7 @@ def _plain_inspection(inspection: Inspection | None) -> tuple[Any, ...] | None:
     if inspection is None:
         return None
     return (
-        [
-            (place.file, place.line, flaw.id, flaw.problem, flaw.fix, level)
-            for place, flaw, level in inspection.flaws
-        ],
+        _flaws(inspection),
         [(name, place.file, place.line) for name, place in inspection.imports.items()],
         inspection.feature_lines,
     )
@@ -183,10 +240,7 @@ def _plain_inspection(inspection: Inspection | None) -> tuple[Any, ...] | None:
 def _inspection(plain: tuple[Any, ...]) -> Inspection:
     flaws, imports, feature_lines = plain
     return Inspection(
-        [
-            (Place(file, line), Flaw(kind, problem, fix), level)
-            for file, line, kind, problem, fix, level in flaws
-        ],
+        list(_placed(flaws)),
         {name: Place(file, line) for name, file, line in imports},
         feature_lines,
     )

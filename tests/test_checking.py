@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from petsage.check_messages import Job, decode_job, encode_job
 from petsage.checking import CheckFailed, CheckProcess
+from petsage.feature import Place
 from petsage.loader import load_features, unload
-from petsage.snapshot import take_snapshot
+from petsage.signature import Flaw
+from petsage.snapshot import Snapshot, take_snapshot
 from tests.conftest import clean_environment
 
 END = "\nfrom petsage import Feature, Routes\nfeature = Feature(Routes(){})\n"
@@ -175,6 +178,29 @@ async def test_settings_of_any_kind_come_through(check):
     assert found(right["pets"]) == []
     wrong = await check({"pets": source}, settings={"pets": {"day": "soon"}})
     assert found(wrong["pets"]) == [("bad-settings", "__init__.py", 6)]
+
+
+def test_settings_come_through_as_they_were():
+    from datetime import UTC, date, datetime, time
+
+    moments = [date(2026, 1, 2), time(3, 4, 5, 6), datetime(2026, 1, 2, 3, tzinfo=UTC)]
+    plain = {"text": "\udcff ü", "whole": 2**70, "real": 0.5, "flag": True, "nothing": None}
+    settings = {"pets": {**plain, "moments": moments, "table": {"list": [{"at": moments[2]}, []]}}}
+    snapshot = Snapshot(
+        "pets",
+        Path("/a/\udcff"),
+        {"__init__.py": b"\x00"},
+        "0" * 64,
+        ((Place("a", 1), Flaw("bad-name", "p", "f"), "warning"),),
+    )
+    job = Job([(snapshot, Path("features/pets"))], ["pets"], settings, frozenset({"off"}), "/")
+
+    assert decode_job(encode_job(job)) == job
+    assert [type(each) for each in decode_job(encode_job(job)).settings["pets"]["moments"]] == [
+        date,
+        time,
+        datetime,
+    ]
 
 
 async def test_two_jobs_at_once_are_done_one_after_the_other(check_there):
