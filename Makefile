@@ -31,6 +31,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive petsage features run.py scripts benchmarks --configfile pyproject.toml
 	$(BIN)/petsage check
 
 fix: $(INSTALLED)

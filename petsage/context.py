@@ -102,7 +102,7 @@ def new_request_context(
         traceparent: the header of that name; a malformed one counts as none.
     """
     # One draw for all three: it costs as much as one of them.
-    drawn = (getrandbits(320) | _NO_ZERO_IDS).to_bytes(40).hex()
+    drawn = (getrandbits(320) | _NO_ZERO_IDS).to_bytes(40).hex()  # ids, no secrets # nosec B311
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         request_id = drawn[:32]
     trace_id, span_id, flags = drawn[32:64], drawn[64:], "00"

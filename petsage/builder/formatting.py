@@ -108,7 +108,7 @@ def _run(ruff: str, command: str, file: str, text: str, *options: str) -> str:
     """What ruff makes of a text that it takes for that file's, or says of it."""
     arguments = ("--no-cache", "--config", str(SETTINGS), "--stdin-filename", file, *options)
     try:
-        done = subprocess.run(  # noqa: S603 - ruff, on a text of ours
+        done = subprocess.run(  # noqa: S603 - ruff, on a text of ours # nosec B603
             [ruff, command, *arguments, "-"],
             cwd=SETTINGS.parent,
             env={name: value for name, value in os.environ.items() if name[:5] != "RUFF_"},

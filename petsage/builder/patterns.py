@@ -84,7 +84,7 @@ def _foreign(pattern: str) -> str | None:
             if token.endswith("]"):
                 return "a `]` at the begin of brackets; write `\\]`"
             is_class = True
-        elif token == "]":  # noqa: S105 - a bracket
+        elif token == "]":  # noqa: S105 - a bracket # nosec B105
             is_class = False
         before = token
     return None

@@ -35,7 +35,7 @@ _OF_RESOURCES: Final = {
 }
 
 # Templates place text from outside by these alone; autoescape knows HTML, and none is written.
-_environment: Final = Environment(  # noqa: S701 - Python and Markdown, each quoted in its own way
+_environment: Final = Environment(  # noqa: S701 - no HTML; each is quoted in its way # nosec B701
     loader=FileSystemLoader(_TEMPLATES),
     undefined=StrictUndefined,
     trim_blocks=True,

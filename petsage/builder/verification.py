@@ -189,7 +189,7 @@ def _read_sources(feature: Path) -> tuple[list[Path], int]:
 def _read_report(report: Path) -> tuple[int, list[tuple[str, list[str]]]]:
     """How many tests have passed, and the name of each that failed, with what was said of it."""
     try:
-        tree = ElementTree.parse(report)  # noqa: S314 - pytest has written it
+        tree = ElementTree.parse(report)  # noqa: S314 - pytest wrote it # nosec B314
     except (OSError, ElementTree.ParseError):
         return 0, []  # it did not come so far
     passed, failures = 0, []
