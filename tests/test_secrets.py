@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from petsage.builder.children import environment, guarded, run
 from petsage.errors import words_of
 from petsage.fresh_database import fresh_database
+from petsage.loader import load_features, unload
 from petsage.logs.tracebacks import exception_lines
 from petsage.settings import DatabaseSettings, ManagementSettings, Settings, load_settings
 from petsage.storage.postgresql import PostgresqlEngine
@@ -468,6 +469,23 @@ def test_a_file_of_settings_that_is_refused_is_not_repeated(project, petsage):
         assert said.returncode == 1
         assert "kept from this message" in said.stderr
         assert "kestrel" not in said.stdout + said.stderr
+
+
+def test_what_a_validator_raises_is_told_without_the_settings(tmp_path):
+    """In this process, as where there is no checker: the log would show what was raised."""
+    write_features(tmp_path, {"raises": FAULTY["raises"]})
+    settings = {"raises": {"password": SECRETS["setting that a validator raises with"]}}
+    candidates = load_features([tmp_path / "features"], settings=settings)
+    try:
+        (candidate,) = candidates
+        error = candidate.error
+        assert error is not None
+        lines = "\n".join(exception_lines((type(error), error, error.__traceback__)))
+        assert "in _refuse" in lines
+        assert "the model raised RuntimeError: … is no good" in str(candidate.findings)
+        assert "kestrel" not in lines + str(candidate.findings)
+    finally:
+        unload(candidates)
 
 
 def test_settings_that_are_shown_show_no_secret():

@@ -17,6 +17,8 @@ SETTINGS: Final = Path(__file__).parent / "tools" / "ruff.toml"
 # What a text or a name may break and a template cannot: letters that look like others, an address,
 # a folder, a default that is taken for a password, a field called `l`.
 _OF_TEXTS: Final = frozenset({"E741", "RUF001", "RUF002", "S104", "S105", "S106", "S108"})
+# What would have ruff behave otherwise, and what is none of its business.
+_LEFT_OUT: Final = ("RUFF_", "PETSAGE_")
 _REASON: Final = "the text is as it was asked for"
 _REPORT: Final = "report it with the request that it was built from: a template is at fault"
 _TIMEOUT_S: Final = 30
@@ -111,7 +113,9 @@ def _run(ruff: str, command: str, file: str, text: str, *options: str) -> str:
         done = subprocess.run(  # noqa: S603 - ruff, on a text of ours # nosec B603
             [ruff, command, *arguments, "-"],
             cwd=SETTINGS.parent,
-            env={name: value for name, value in os.environ.items() if name[:5] != "RUFF_"},
+            env={
+                name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)
+            },
             input=text.encode(),
             capture_output=True,
             timeout=_TIMEOUT_S,
