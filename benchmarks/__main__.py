@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 from benchmarks.measure import Plan, Round, measure_round, rehearse
 from benchmarks.report import Run, as_json, as_markdown, as_text, this_machine
-from benchmarks.servers import SERVERS
+from benchmarks.servers import QUICK, SERVERS
 from benchmarks.summary import voids
 
 
@@ -40,9 +40,9 @@ def _options() -> argparse.Namespace:
         "--servers",
         nargs="+",
         choices=SERVERS,
-        default=list(SERVERS),
+        default=list(QUICK),
         metavar="NAME",
-        help=f"which servers, of: {', '.join(SERVERS)} (all)",
+        help=f"which servers, of: {', '.join(SERVERS)} ({', '.join(QUICK)})",
     )
     add("--json", type=Path, metavar="FILE", help="also write every figure there")
     add("--markdown", type=Path, metavar="FILE", help="also write the report there")

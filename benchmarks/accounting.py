@@ -19,16 +19,28 @@ def descendants(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU seconds, user and system, that `pid` with all its threads and descendants has used.
+    """The CPU seconds, user and system, that `pid`, its threads and descendants have used."""
+    return own_cpu_s(pid) + sum(map(own_cpu_s, descendants(pid)))
+
+
+def own_cpu_s(pid: int) -> float:
+    """The same of `pid` with its threads and those of its children that have ended.
 
     Source: proc_pid_stat(5), fields 14 to 17 (utime, stime, and those of its reaped children).
     """
-    ticks = 0
+    stat = (_PROC / str(pid) / "stat").read_text()
+    # The second field, the command's name, may hold spaces: count from its closing bracket.
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / _TICKS_PER_S
+
+
+def cores_of(pid: int) -> set[int]:
+    """The cores that any thread of `pid` or of its descendants may run on."""
+    cores: set[int] = set()
     for process in (pid, *descendants(pid)):
-        stat = (_PROC / str(process) / "stat").read_text()
-        # The second field, the command's name, may hold spaces: count from its closing bracket.
-        ticks += sum(map(int, stat.rpartition(")")[2].split()[11:15]))
-    return ticks / _TICKS_PER_S
+        for task in (_PROC / str(process) / "task").iterdir():
+            with suppress(ProcessLookupError):  # a thread that has just ended
+                cores |= os.sched_getaffinity(int(task.name))
+    return cores
 
 
 def peak_rss_mb(pid: int) -> float:

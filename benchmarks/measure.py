@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks import accounting
-from benchmarks.lines import count_lines
-from benchmarks.servers import Answer, Running, Server, running
+from benchmarks.lines import Lines, count_lines
+from benchmarks.peers.words import MESSAGE
+from benchmarks.servers import PATH, Answer, Running, Server, running
 from benchmarks.wrk import Load, run_wrk
 
 
@@ -30,7 +31,8 @@ class Round:
 
     Memory is in MB (10^6 bytes). A `…_share` is a part of the measured time on one core, 0 to 1;
     `others_share` and `wrk_others_share` are those of everything else on the server's core and on
-    wrk's. `faults` make the run void.
+    wrk's; `children_share` is that part of the server's CPU which its child processes used.
+    `faults` make the run void.
     """
 
     server: str
@@ -45,12 +47,25 @@ class Round:
     first_200_ms: float
     first_200_cpu_ms: float
     server_share: float
+    children_share: float
     wrk_share: float
     others_share: float
     wrk_others_share: float
     app_lines: int
     access_lines: int
+    app_fields: tuple[str, ...]
+    access_fields: tuple[str, ...]
     faults: tuple[str, ...]
+
+    @property
+    def serves_in_children(self) -> bool:
+        """Whether child processes do the work, and the server's own process looks after them."""
+        return self.children_share > 0.5
+
+    @property
+    def memory_mb(self) -> float:
+        """The peak of the processes that serve: with the children, where they do the work."""
+        return self.peak_mb + (self.children_peak_mb if self.serves_in_children else 0.0)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class _Usage:
 
     at: float
     server: float
+    server_itself: float
     server_core: float
     client_core: float
 
@@ -91,14 +107,16 @@ def measure_round(server: Server, number: int, plan: Plan) -> Round:
             answers.append(started.ask())
             peak_mb = accounting.peak_rss_mb(started.pid)
             children_peak_mb = sum(map(accounting.peak_rss_mb, accounting.descendants(started.pid)))
+            cores = accounting.cores_of(started.pid)
             stopped = started.stop()
         faults = _faults(server, answers, (warm_up, load))
+        if cores != {plan.server_core}:
+            faults.append(f"its threads may run on the cores {sorted(cores)}")
         if not stopped:
-            faults.append("it did not stop on SIGTERM and was killed")
-        app_lines = access_lines = 0
+            faults.append(f"it did not stop on {server.stop_signal.name} and was killed")
+        lines = Lines(app=0, access=0, invalid=0, not_200=0)
         if server.access_logger is not None:
-            lines = count_lines(started.logs, access_logger=server.access_logger)
-            app_lines, access_lines = lines.app, lines.access
+            lines = count_lines(started.logs, access_logger=server.access_logger, path=PATH)
             faults += lines.faults(
                 answered=len(answers) + warm_up.requests + load.requests,
                 too_early=too_early,
@@ -119,11 +137,14 @@ def measure_round(server: Server, number: int, plan: Plan) -> Round:
         first_200_ms=first_200_ms,
         first_200_cpu_ms=first_200_cpu_ms,
         server_share=cpu_s / took_s,
+        children_share=1 - (after.server_itself - before.server_itself) / cpu_s if cpu_s else 0.0,
         wrk_share=load.cpu_s / took_s,
         others_share=max(0.0, after.server_core - before.server_core - cpu_s) / took_s,
         wrk_others_share=max(0.0, after.client_core - before.client_core - load.cpu_s) / took_s,
-        app_lines=app_lines,
-        access_lines=access_lines,
+        app_lines=lines.app,
+        access_lines=lines.access,
+        app_fields=lines.app_fields,
+        access_fields=lines.access_fields,
         faults=tuple(faults),
     )
 
@@ -132,6 +153,7 @@ def _usage(started: Running, plan: Plan) -> _Usage:
     return _Usage(
         at=time.perf_counter(),
         server=accounting.cpu_s(started.pid),
+        server_itself=accounting.own_cpu_s(started.pid),
         server_core=accounting.core_busy_s(plan.server_core),
         client_core=accounting.core_busy_s(plan.client_core),
     )
@@ -145,7 +167,11 @@ def _faults(server: Server, answers: list[Answer], loads: tuple[Load, ...]) -> l
             faults.append(f"answered {answer.status}")
         elif answer.body is None or answer.body.keys() != server.body_fields:
             faults.append(f"its body's fields are {sorted(answer.body or ())}")
-        elif answer.body["status"] != "ok" or not _has_zone(answer.body["timestamp"]):
+        elif (
+            answer.body["status"] != "ok"
+            or answer.body["message"] != MESSAGE
+            or not _has_zone(answer.body["timestamp"])
+        ):
             faults.append(f"its body is {answer.body}")
     for load in loads:
         if load.requests == 0:

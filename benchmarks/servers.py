@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.errors import BenchmarkError
 
@@ -31,16 +33,59 @@ path = {log_file}
 
 @dataclass(frozen=True)
 class Server:
-    """One measured server: what follows `python -m`, and what it is expected to leave."""
+    """One measured server: what follows `python -m`, and what it is expected to leave.
+
+    Attributes:
+        logs: what writes its lines: "docs", python-json-logger as its documentation shows; "ours",
+            PetSage's pipeline; None where there are none.
+        stop_signal: what ends it as its documentation says.
+    """
 
     name: str
     title: str
     arguments: tuple[str, ...]
     access_logger: str | None
     body_fields: frozenset[str]
+    logs: Literal["docs", "ours"] | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def label(self) -> str:
+        """The title, with what writes its lines where that may be either."""
+        return self.title if self.name == "petsage" else f"{self.title}, {LOGS[self.logs]}"
 
 
+LOGS = {"docs": "python-json-logger", "ours": "PetSage's logs", None: "no logs"}
 _FIELDS = frozenset({"status", "message", "timestamp"})
+
+
+def _both(
+    name: str,
+    title: str,
+    access_logger: str,
+    *options: str,
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> Iterator[Server]:
+    """A peer of the module of that name, with either way of logging."""
+    module = f"benchmarks.peers.{name}"
+    settings: tuple[Literal["docs", "ours"], ...] = ("docs", "ours")
+    for logs in settings:
+        yield Server(
+            name=f"{name.removesuffix('_app')}_{logs}",
+            title=title,
+            arguments=(module, *options),
+            access_logger=access_logger,
+            body_fields=_FIELDS,
+            logs=logs,
+            stop_signal=stop_signal,
+        )
+
+
+def _bare(name: str, title: str) -> Server:
+    """A peer that logs nothing."""
+    return Server(name, title, (f"benchmarks.peers.{name}",), None, _FIELDS)
+
+
 SERVERS = {
     server.name: server
     for server in (
@@ -50,30 +95,26 @@ SERVERS = {
             arguments=("petsage", "serve", "--port"),
             access_logger="petsage.access",
             body_fields=_FIELDS | {"proof"},
+            logs="ours",
         ),
-        Server(
-            name="fastapi_def",
-            title="FastAPI, def handler",
-            arguments=("benchmarks.peers.fastapi_def",),
-            access_logger="uvicorn.access",
-            body_fields=_FIELDS,
+        *_both("fastapi_def", "FastAPI, def handler", "uvicorn.access"),
+        *_both("fastapi_async", "FastAPI, async def", "uvicorn.access"),
+        *_both("starlette_app", "Starlette", "uvicorn.access"),
+        *_both("litestar_app", "Litestar", "uvicorn.access"),
+        *_both("blacksheep_app", "BlackSheep", "uvicorn.access"),
+        *_both("sanic_app", "Sanic", "sanic.access"),
+        # In one process, SIGTERM ends what listens and not the process; Ctrl-C ends both.
+        *_both(
+            *("robyn_app", "Robyn", "robyn.access", "--log-level", "WARN"),
+            stop_signal=signal.SIGINT,
         ),
-        Server(
-            name="fastapi_async",
-            title="FastAPI, async def",
-            arguments=("benchmarks.peers.fastapi_async",),
-            access_logger="uvicorn.access",
-            body_fields=_FIELDS,
-        ),
-        Server(
-            name="aiohttp_bare",
-            title="aiohttp, bare, no logs",
-            arguments=("benchmarks.peers.aiohttp_bare",),
-            access_logger=None,
-            body_fields=_FIELDS,
-        ),
+        *_both("granian_rsgi", "Granian, RSGI, no framework", "granian.access"),
+        *_both("aiohttp_app", "aiohttp, idiomatic", "aiohttp.access"),
+        _bare("aiohttp_bare", "aiohttp, bare json_response"),
+        _bare("aiohttp_bytes", "aiohttp, bare bytes"),
     )
 }
+QUICK = ("petsage", "fastapi_def_docs", "fastapi_async_docs", "aiohttp_bare")
 
 
 @dataclass(frozen=True)
@@ -89,9 +130,15 @@ class Running:
     """A server's process, from its start until it has been stopped."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], command: list[str], port: int, folder: Path
+        self,
+        process: subprocess.Popen[bytes],
+        command: list[str],
+        port: int,
+        folder: Path,
+        stop_signal: signal.Signals,
     ) -> None:
         self.process = process
+        self._stop_signal = stop_signal
         self.port = port
         self.logs = folder / "logs"
         self.url = f"http://{HOST}:{port}{PATH}"
@@ -149,9 +196,9 @@ class Running:
         raise self._failure(f"no answer within {_START_TIMEOUT_S} s")
 
     def stop(self) -> bool:
-        """Stop the server by SIGTERM; False where it had to be killed."""
+        """Stop the server by its signal; False where it had to be killed."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(self._stop_signal)
         try:
             self.process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -194,12 +241,12 @@ def running(
         process = subprocess.Popen(  # noqa: S603 - a server, named here # nosec B603
             command,
             cwd=folder,
-            env=_environment(log_file) | dict(environment or {}),
+            env=_environment(log_file, server) | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    server_running = Running(process, command, port, folder)
+    server_running = Running(process, command, port, folder, server.stop_signal)
     try:
         yield server_running
     finally:
@@ -223,7 +270,7 @@ def _add_feature(target: Path, content: str | Path) -> None:
         (target / "__init__.py").write_text(content)
 
 
-def _environment(log_file: Path) -> dict[str, str]:
+def _environment(log_file: Path, server: Server) -> dict[str, str]:
     """Ours, without settings that were meant for another PetSage, and with what a server needs.
 
     Bytecode is kept, as it is of what is installed: else the peers have theirs from their wheels,
@@ -236,6 +283,7 @@ def _environment(log_file: Path) -> dict[str, str]:
     }
     return ours | {
         "BENCH_LOG_FILE": str(log_file),
+        "BENCH_LOGS": server.logs or "",
         "PETSAGE_ENV": "bench",
         "PYTHONPATH": str(REPOSITORY),
     }

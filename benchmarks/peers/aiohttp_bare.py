@@ -6,15 +6,13 @@ from datetime import UTC, datetime
 import uvloop
 from aiohttp import web
 
+from benchmarks.peers.words import MESSAGE
+
 
 async def run_smoke_test(_request: web.Request) -> web.Response:
     """Answer what PetSage's smoke test answers, without its proof."""
     return web.json_response(
-        {
-            "status": "ok",
-            "message": "PetSage service is healthy. Log verification message generated.",
-            "timestamp": datetime.now(UTC).isoformat(),
-        }
+        {"status": "ok", "message": MESSAGE, "timestamp": datetime.now(UTC).isoformat()}
     )
 
 

@@ -1,53 +1,89 @@
-"""JSON logs for a FastAPI application: uvicorn's log configuration with python-json-logger."""
+"""JSON logs of a peer: `docs`, python-json-logger as it is documented, or `ours`, PetSage's own."""
 
+import atexit
 import logging
+import logging.config
 import os
+import signal
+import sys
 from typing import Any
 
-from pythonjsonlogger.json import JsonFormatter
 
+class UvicornFields(logging.Filter):
+    """Gives uvicorn's access records their fields, from where its AccessFormatter takes them."""
 
-class AccessJsonFormatter(JsonFormatter):
-    """Also gives an access line its fields, from where uvicorn's own AccessFormatter takes them."""
-
-    def add_fields(
-        self,
-        log_data: dict[str, Any],
-        record: logging.LogRecord,
-        message_dict: dict[str, Any],
-    ) -> None:
-        """Fill `log_data` from `record`, whose arguments are those of uvicorn's access log."""
-        super().add_fields(log_data, record, message_dict)
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Put the fields of a record, which are its arguments, under names, as `extra` would."""
         if isinstance(record.args, tuple):
-            _, log_data["method"], log_data["path"], _, log_data["status"] = record.args
+            record.remote, record.method, record.path, _, record.status = record.args
+        return True
+
+
+class GranianFields(logging.Filter):
+    """Gives Granian's access records their fields, from the mapping that they are made with."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Put the fields of a record, which are its arguments, under names, as `extra` would."""
+        fields = record.args
+        if isinstance(fields, dict):
+            record.remote, record.method = fields["addr"], fields["method"]
+            record.path, record.status = fields["path"], fields["status"]
+            record.duration_ms = fields["dt_ms"]
+        return True
 
 
 def log_config() -> dict[str, Any]:
-    """What uvicorn takes as `log_config`: all lines go to the file that `BENCH_LOG_FILE` names."""
-    log_file = os.environ["BENCH_LOG_FILE"]
-    fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    """python-json-logger for `logging.config`: all lines go to the file of `BENCH_LOG_FILE`."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
-            "default": {"()": JsonFormatter, "fmt": fields},
-            "access": {"()": AccessJsonFormatter, "fmt": fields},
+            "json": {
+                "()": "pythonjsonlogger.json.JsonFormatter",
+                "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
+            },
         },
         "handlers": {
-            "default": {
+            "file": {
                 "class": "logging.FileHandler",
-                "filename": log_file,
-                "formatter": "default",
-            },
-            "access": {
-                "class": "logging.FileHandler",
-                "filename": log_file,
-                "formatter": "access",
+                "filename": os.environ["BENCH_LOG_FILE"],
+                "formatter": "json",
             },
         },
-        "root": {"handlers": ["default"], "level": "INFO"},
-        "loggers": {
-            "uvicorn": {"handlers": ["default"], "level": "INFO", "propagate": False},
-            "uvicorn.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
-        },
+        "root": {"handlers": ["file"], "level": "INFO"},
     }
+
+
+def start_logs(access_logger: str | None = None, fields: logging.Filter | None = None) -> None:
+    """Send all records of this process to the file of `BENCH_LOG_FILE`, as `BENCH_LOGS` says.
+
+    Args:
+        access_logger: the server's own, where its records get their fields by a filter.
+        fields: that filter.
+    """
+    if os.environ.get("BENCH_LOGS") == "ours":
+        _start_ours()
+    else:
+        logging.config.dictConfig(log_config())
+    if access_logger is not None and fields is not None:
+        logging.getLogger(access_logger).addFilter(fields)
+
+
+def _start_ours() -> None:
+    """PetSage's pipeline on the root logger, as `petsage serve` installs it.
+
+    It flushes when the process ends; that of a server which dies of SIGTERM, as uvicorn does once
+    it has stopped, has to become an ordinary end for that.
+    """
+    # Only here: what is measured with python-json-logger is not to pay for importing PetSage.
+    from petsage.logs.pipeline import Pipeline  # noqa: PLC0415
+    from petsage.settings import LogsSettings  # noqa: PLC0415
+
+    sink = {"kind": "file", "path": os.environ["BENCH_LOG_FILE"], "required": True}
+    pipeline = Pipeline(LogsSettings.model_validate({"sinks": {"file": sink}}), version="1")
+    root = logging.getLogger()
+    for handler in list(root.handlers):  # Robyn has a text handler there, as `dictConfig` finds it
+        root.removeHandler(handler)
+    pipeline.install()
+    atexit.register(pipeline.uninstall)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

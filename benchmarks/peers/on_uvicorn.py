@@ -1,0 +1,21 @@
+"""How every peer that is an ASGI application is served: by uvicorn, on uvloop, with httptools."""
+
+import sys
+from typing import Any
+
+import uvicorn
+
+from benchmarks.peers.json_logs import UvicornFields, start_logs
+
+
+def serve(app: Any) -> None:
+    """Serve `app` on the port of the command line; uvicorn's own access logger writes a line."""
+    start_logs("uvicorn.access", UvicornFields())
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+    )
