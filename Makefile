@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-oldest check fix bench stress clean
+.PHONY: run test test-oldest check fix bench bench-peers bench-install stress clean
 
 run: $(INSTALLED)
 	$(BIN)/python run.py
@@ -39,12 +39,20 @@ fix: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/write_generated.py
 
-bench: $(INSTALLED)
+bench: bench-install
+	.venv-bench/bin/python -m benchmarks
+
+# Every server of benchmarks/peers. DOCS=docs/benchmarks.md also writes the page and its picture.
+DOCS :=
+bench-peers: bench-install
+	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements-peers.txt
+	.venv-bench/bin/python -m benchmarks --servers all --further --seconds 2 $(if $(DOCS),--docs $(DOCS))
+
+bench-install: $(INSTALLED)
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --upgrade pip
 	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt '.[build,postgres]'
 	.venv-bench/bin/pip install --quiet --force-reinstall --no-deps .
-	.venv-bench/bin/python -m benchmarks
 
 stress: $(INSTALLED)
 	$(BIN)/python -m pytest -m stress

@@ -2,14 +2,20 @@
 
 import argparse
 import os
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.further import measure_further
 from benchmarks.measure import Plan, Round, measure_round, rehearse
+from benchmarks.page import write_page
 from benchmarks.report import Run, as_json, as_markdown, as_text, this_machine
 from benchmarks.servers import QUICK, SERVERS
-from benchmarks.summary import voids
+
+# Of each further operation: there are many.
+_FURTHER_S = 1
 
 
 def main() -> int:
@@ -17,7 +23,10 @@ def main() -> int:
     options = _options()
     try:
         plan = _plan(options)
-        run = Run(this_machine(), plan, _measure(options.servers, plan))
+        rounds = _measure(options.servers, plan)
+        further = measure_further(replace(plan, seconds=_FURTHER_S)) if options.further else []
+        command = shlex.join(("python", "-m", "benchmarks", *sys.argv[1:]))
+        run = Run(this_machine(), plan, rounds, further, command)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 1
@@ -26,7 +35,11 @@ def main() -> int:
         options.json.write_text(as_json(run))
     if options.markdown:
         options.markdown.write_text(as_markdown(run))
-    return 1 if voids(run.rounds) else 0
+    if run.void:
+        return 1
+    if options.docs:
+        write_page(run, options.docs)
+    return 0
 
 
 def _options() -> argparse.Namespace:
@@ -38,15 +51,20 @@ def _options() -> argparse.Namespace:
     add("--connections", type=_positive, default=64, help="wrk's connections (%(default)s)")
     add(
         "--servers",
-        nargs="+",
-        choices=SERVERS,
+        nargs="*",
+        choices=("all", *SERVERS),
         default=list(QUICK),
         metavar="NAME",
-        help=f"which servers, of: {', '.join(SERVERS)} ({', '.join(QUICK)})",
+        help=f"which servers: all, or some of {', '.join(SERVERS)} ({', '.join(QUICK)})",
     )
+    add("--further", action="store_true", help="also measure what the smoke test does not show")
     add("--json", type=Path, metavar="FILE", help="also write every figure there")
     add("--markdown", type=Path, metavar="FILE", help="also write the report there")
-    return parser.parse_args()
+    add("--docs", type=Path, metavar="FILE", help="also write the page and its picture there")
+    options = parser.parse_args()
+    if options.docs and not ("all" in options.servers and options.further):
+        parser.error("--docs is of all that can be measured: add --servers all --further")
+    return options
 
 
 def _positive(text: str) -> int:
@@ -78,17 +96,17 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _measure(names: list[str], plan: Plan) -> list[Round]:
     """All rounds, the servers taking turns, each time another one first."""
-    servers = [SERVERS[name] for name in dict.fromkeys(names)]
+    servers = [SERVERS[name] for name in dict.fromkeys(SERVERS if "all" in names else names)]
     for server in servers:
         rehearse(server, plan)
     rounds = []
     for number in range(1, plan.rounds + 1):
-        first = (number - 1) % len(servers)
+        first = (number - 1) % max(len(servers), 1)
         for server in servers[first:] + servers[:first]:
             measured = measure_round(server, number, plan)
             rounds.append(measured)
             print(
-                f"round {number} of {plan.rounds}  {server.name:14}"
+                f"round {number} of {plan.rounds}  {server.name:18}"
                 f" {measured.cpu_us:6.1f} µs  {measured.requests_per_s:9,.0f} requests/s"
                 f"  {'VOID' if measured.faults else ''}",
                 file=sys.stderr,

@@ -232,14 +232,14 @@ def measure_starts(rounds: int) -> None:
             with _server(small) as server:
                 time.sleep(1)  # what the start has left is collected by then
                 starts.append((server.first_200_s, server.serves_s, server.memory()))
-        first_200_s, serves_s = (statistics.median(x[i] for x in starts) for i in (0, 1))
-        memory = starts[-1][2]
+        first_200s, serves, memories = zip(*starts, strict=True)
+        memory = memories[-1]
         first = first or memory
         each = [(now - then) / max(small, 1) for now, then in zip(memory, first, strict=True)]
         _row(
             small + 1,
-            f"{first_200_s:.2f}",
-            f"{serves_s:.2f}",
+            f"{statistics.median(first_200s):.2f}",
+            f"{statistics.median(serves):.2f}",
             f"{memory[0] / 1e3:.1f}",
             f"{each[1]:.1f} ({each[0]:.1f})",
             f"{each[3]:.1f} ({each[2]:.1f}); RSS {memory[2] / 1e3:.1f} MB",

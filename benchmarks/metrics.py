@@ -13,9 +13,17 @@ from prometheus_client import CollectorRegistry, Histogram
 from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.health import CHECKS, PROCESS_STATE
-from petsage.metrics import BUCKETS, REQUEST_DURATION, REQUESTS, RequestMetrics, active_name
+from petsage.metrics import (
+    BUCKETS,
+    CONNECTIONS,
+    REQUEST_DURATION,
+    REQUESTS,
+    RequestMetrics,
+    active_name,
+)
 from petsage.readiness import READINESS
 from petsage.settings import Settings
+from petsage.shared_database import SHARED_DATABASE
 from petsage.system.metrics import Exposition
 from petsage.system.samples import Sources
 from petsage.watchdog import WATCHDOG
@@ -73,7 +81,8 @@ def _scrape(count: int, rounds: int) -> str:
     for number in range(count):
         requests.observe("GET", f"/api/v1/route-{number}", 200, 0.004)
     sources = Sources(
-        *(requests, app[CATALOG], app[PROCESS_STATE], app[CHECKS], app[READINESS], app[WATCHDOG])
+        *(requests, app[CATALOG], app[PROCESS_STATE], app[CHECKS], app[READINESS], app[WATCHDOG]),
+        *(app[CONNECTIONS], app[SHARED_DATABASE].counts),
     )
     exposition, snapshot = Exposition(), sources.snapshot()
     on_loop = min(timeit.repeat(sources.snapshot, number=1, repeat=rounds))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -69,10 +70,9 @@ def fill(database: Database) -> None:
 
 
 def _fill_sqlite(database: Database, type_: TypeEngine[datetime]) -> None:
-    columns = [
-        Column(name, {"born": Date(), "created_at": type_, "updated_at": type_}.get(name))
-        for name in _COLUMNS
-    ]
+    types: dict[str, TypeEngine[Any]]
+    types = {"born": Date(), "created_at": type_, "updated_at": type_}
+    columns: list[Column[Any]] = [Column(name, types.get(name)) for name in _COLUMNS]
     pets = Table("pets", MetaData(), *columns)
     engine = create_engine(database.url)
     with engine.begin() as connection:

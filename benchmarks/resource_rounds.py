@@ -25,6 +25,7 @@ PEER = Server(
     arguments=("benchmarks.peers.fastapi_resources",),
     access_logger="uvicorn.access",
     body_fields=frozenset(),
+    logs="docs",
 )
 SIDES = (SERVERS["petsage"], PEER)
 PAGE = 10_000
@@ -130,10 +131,10 @@ class _Session:
         for _ in range(times):
             answer = self.running.ask(path)
             self.answered += 1
-            link = _NEXT.search(answer.link)
+            link = _NEXT.search(answer.headers.get("Link", ""))
             if link is None:
                 raise BenchmarkError(
-                    f"{path} ({answer.status}) has no link to a next page: {answer.link!r}",
+                    f"{path} ({answer.status}) has no link to a next page",
                     fix="ask by hand; the server's own lines say more",
                 )
             path = link[1]

@@ -24,10 +24,14 @@ HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30
 _ANSWER_TIMEOUT_S = 5
 _STOP_TIMEOUT_S = 30
-_CONFIG = """\
+_TO_FILE = """\
 [logs.sinks.stdout]
 kind = "file"
 path = {log_file}
+"""
+_TO_STDOUT = """\
+[logs.sinks.stdout]
+kind = "stdout"
 """
 
 
@@ -119,11 +123,12 @@ QUICK = ("petsage", "fastapi_def_docs", "fastapi_async_docs", "aiohttp_bare")
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `body` is None where it is no JSON object, `link` the header of that name."""
+    """One answer; `body` is None where `text` is no JSON object."""
 
     status: int
     body: dict[str, object] | None
-    link: str = ""
+    text: bytes
+    headers: Mapping[str, str]
 
 
 class Running:
@@ -150,17 +155,19 @@ class Running:
         """The process's id."""
         return self.process.pid
 
-    def ask(self, path: str = PATH, body: str | None = None) -> Answer:
+    def ask(
+        self, path: str = PATH, body: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """The answer to one GET, or POST of `body`, on a connection of its own.
 
         Raises OSError where there is none.
         """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=_ANSWER_TIMEOUT_S)
         try:
-            if body is None:
-                connection.request("GET", path)
-            else:
-                connection.request("POST", path, body, {"Content-Type": "application/json"})
+            all_headers = dict(headers or {})
+            if body is not None:
+                all_headers["Content-Type"] = "application/json"
+            connection.request("GET" if body is None else "POST", path, body, all_headers)
             response = connection.getresponse()
             text = response.read()
         finally:
@@ -172,7 +179,8 @@ class Running:
         return Answer(
             response.status,
             document if isinstance(document, dict) else None,
-            response.headers.get("Link", ""),
+            text,
+            dict(response.headers.items()),
         )
 
     def first_answer(self, path: str = PATH) -> tuple[Answer, int]:
@@ -223,16 +231,20 @@ def running(
     folder: Path,
     features: Mapping[str, str | Path] | None = None,
     environment: Mapping[str, str] | None = None,
+    stdout: int | None = None,
 ) -> Iterator[Running]:
     """`server`, started in the empty `folder` on `core` alone, and stopped at the end.
 
     What it logs goes to a file in `folder`/logs. `features` are further ones of PetSage's, the
-    text of each, or its folder, by its name; `environment` holds further variables.
+    text of each, or its folder, by its name; `environment` holds further variables; `stdout` is a
+    descriptor for PetSage's lines instead of the file.
     """
     log_file = folder / "logs" / "lines.jsonl"
     log_file.parent.mkdir()
     if server.name == "petsage":
-        _furnish(folder, log_file)
+        # A JSON string without escapes beyond ASCII is a TOML string, too.
+        to_file = _TO_FILE.format(log_file=json.dumps(str(log_file)))
+        _furnish(folder, to_file if stdout is None else _TO_STDOUT)
         for name, content in (features or {}).items():
             _add_feature(folder / "features" / name, content)
     port = _free_port()
@@ -243,8 +255,8 @@ def running(
             cwd=folder,
             env=_environment(log_file, server) | dict(environment or {}),
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=output if stdout is None else stdout,
+            stderr=output,
         )
     server_running = Running(process, command, port, folder, server.stop_signal)
     try:
@@ -253,13 +265,12 @@ def running(
         server_running.stop()
 
 
-def _furnish(folder: Path, log_file: Path) -> None:
-    """Give PetSage what it serves and settings that send its lines to `log_file`."""
+def _furnish(folder: Path, settings: str) -> None:
+    """Give PetSage what it serves and settings."""
     _add_feature(folder / "features" / "smoke_test", REPOSITORY / "features" / "smoke_test")
     config = folder / "config" / "bench.toml"
     config.parent.mkdir()
-    # A JSON string without escapes beyond ASCII is a TOML string, too.
-    config.write_text(_CONFIG.format(log_file=json.dumps(str(log_file))))
+    config.write_text(settings)
 
 
 def _add_feature(target: Path, content: str | Path) -> None:

@@ -32,17 +32,25 @@ class Load:
 
 
 def run_wrk(
-    url: str, *, seconds: int, connections: int, ids: int | None = None, body: str | None = None
+    url: str,
+    *,
+    seconds: int,
+    connections: int,
+    ids: int | None = None,
+    body: str | None = None,
+    header: str | None = None,
 ) -> Load:
     """The load that one thread of wrk on `connections` connections put on `url`.
 
     With `ids`, each request has another one from 1 to that at its path's end; with `body`, JSON,
-    it is a POST.
+    it is a POST; with `header`, such as "Name: value", it has that, too.
     """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise BenchmarkError("`wrk` is not on PATH", fix="install it: apt-get install wrk")
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", f"-s{_SCRIPT}", url]
+    if header is not None:
+        command[1:1] = ["-H", header]
     variables = {"BENCH_IDS": ids, "BENCH_BODY": body}
     environment = {key: str(value) for key, value in variables.items() if value is not None}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,13 +7,11 @@ does beyond it is left out: conditions, ETags, merge patches, migrations, outage
 import base64
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
-import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import DateTime, Dialect, Index, String, TypeDecorator, event, select, tuple_
@@ -21,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from benchmarks.peers.json_logs import log_config
+from benchmarks.peers.on_uvicorn import serve
 
 Species = Literal["dog", "cat", "rabbit"]
 
@@ -225,11 +223,4 @@ def decode_cursor(cursor: str) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=int(sys.argv[1]),
-        loop="uvloop",
-        http="httptools",
-        log_config=log_config(),
-    )
+    serve(app)
