@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.further_rounds import SESSIONS, Reading, measure_session, require_same
+from benchmarks.further_rounds import Reading, measure_session, require_same
+from benchmarks.further_sessions import SESSIONS
 from benchmarks.measure import Plan
 from benchmarks.summary import (
     NOISY_OTHERS,
@@ -16,6 +17,7 @@ from benchmarks.summary import (
     Verdict,
     at_least,
     at_most,
+    is_noisy,
     spread,
     verdict,
 )
@@ -30,6 +32,11 @@ class Goal:
     over: str
     figure: Callable[[Reading], float]
     bound: Bound
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is a time, which others on the machine make longer at once."""
+        return self.figure is not _cpu_us
 
 
 def _cpu_us(reading: Reading) -> float:
@@ -94,12 +101,14 @@ def further_verdicts(readings: list[Reading]) -> list[Verdict]:
     found = []
     for goal in GOALS:
         own, other = (
-            {each.number: goal.figure(each) for each in readings if each.operation == name}
+            {each.number: each for each in readings if each.operation == name}
             for name in (goal.operation, goal.over)
         )
-        values = [own[number] / other[number] for number in sorted(own.keys() & other.keys())]
-        if values:
-            found.append(verdict(goal.text, values, goal.bound))
+        pairs = [(own[number], other[number]) for number in sorted(own.keys() & other.keys())]
+        if pairs:
+            values = [goal.figure(one) / goal.figure(two) for one, two in pairs]
+            noisy = goal.timed and is_noisy(each.noise for pair in pairs for each in pair)
+            found.append(verdict(goal.text, values, goal.bound, noisy=noisy))
     return found
 
 
@@ -114,6 +123,10 @@ def further_voids(readings: list[Reading]) -> list[str]:
 
 def further_notes(readings: list[Reading]) -> list[str]:
     """What a reader must know of this machine before believing the figures."""
+    return [*_others(readings), *_lost(readings)]
+
+
+def _others(readings: list[Reading]) -> list[str]:
     server = max((each.others_share for each in readings), default=0.0)
     wrk = max((each.wrk_others_share for each in readings), default=0.0)
     if max(server, wrk) <= NOISY_OTHERS:
@@ -123,6 +136,28 @@ def further_notes(readings: list[Reading]) -> list[str]:
         f" core and {wrk:.0%} of wrk's"
     )
     return [note]
+
+
+def _lost(readings: list[Reading]) -> list[str]:
+    """Whether the slow pipe was slow, and the quick one quick."""
+    quick, slow = (
+        [each.lost_lines for each in readings if each.operation == name]
+        for name in ("quick_sink", "slow_sink")
+    )
+    found = []
+    if slow:
+        found.append(
+            f"to the pipe that is read at 1 MB/s, {min(slow):,} to {max(slow):,} lines of a round"
+            " were dropped, and counted"
+            if min(slow)
+            else "the pipe that is read at 1 MB/s was not too slow in each round: it tells nothing"
+        )
+    if any(quick):
+        found.append(
+            f"noisy: the pipe that is read at once lost up to {max(quick):,} lines of a round: do"
+            " not read what compares it with the slow one"
+        )
+    return found
 
 
 def further_rows(readings: list[Reading], cell: Callable[[Spread, str], str]) -> list[list[str]]:

@@ -1,154 +1,29 @@
-"""What is asked beside the smoke test, of which server, and what it used for it."""
+"""One round of what is asked beside the smoke test, and what each answer used."""
 
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import accounting
 from benchmarks.errors import BenchmarkError
+from benchmarks.further_sessions import SESSIONS, Operation, Session
 from benchmarks.lines import count_lines
 from benchmarks.measure import Plan
-from benchmarks.peers.pet_models import NEW_PET
 from benchmarks.pipe import Drain, drained_pipe
-from benchmarks.servers import (
-    HOST,
-    PATH,
-    REPOSITORY,
-    SERVERS,
-    Answer,
-    Running,
-    Server,
-    running,
-)
+from benchmarks.running import Answer, Running, running
+from benchmarks.servers import HOST
 from benchmarks.wrk import Load, run_wrk
-
-FURTHER = "/api/v1/further"
-FASTAPI = Server(
-    name="fastapi_further",
-    title="FastAPI, async def",
-    arguments=("benchmarks.peers.fastapi_further",),
-    access_logger="uvicorn.access",
-    body_fields=frozenset(),
-    logs="ours",
-)
-SLOW_BYTES_PER_S = 1_000_000
-FEW_ROUTES = 10
-MANY_ROUTES = 10_000
-
-_FEATURES = REPOSITORY / "benchmarks" / "features"
-_SHAPES = 5
-# A measured second that fills less than this part of a slow pipe has not been held up by it.
-_FULL = 0.5
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What is asked: `name` is one operation's alone.
-
-    Attributes:
-        ids: so many numbers are put at the path's end in turn, by chance.
-        known: it says what it has already: True, the tag of the answer; False, another one.
-    """
-
-    name: str
-    title: str
-    path: str
-    status: int = 200
-    connections: int | None = None
-    body: str | None = None
-    ids: int | None = None
-    known: bool | None = None
-
-
-@dataclass(frozen=True)
-class Session:
-    """A server that is started once a round, and what it is asked.
-
-    Attributes:
-        pipe: PetSage's lines go to a pipe: drained at so many bytes/s, or 0 for as they come.
-    """
-
-    title: str
-    server: Server
-    operations: tuple[Operation, ...]
-    features: Mapping[str, Path] = field(default_factory=dict)
-    routes: int = FEW_ROUTES
-    pipe: int | None = None
-
-
-_PETSAGE = SERVERS["petsage"]
-_FURTHER_FEATURE = {"further": _FEATURES / "further"}
-_WIDE_FEATURE = {"wide": _FEATURES / "wide"}
-SESSIONS = (
-    Session(
-        "PetSage",
-        _PETSAGE,
-        (
-            Operation("nothing_one", "proves nothing", f"{FURTHER}/nothing", connections=1),
-            Operation("smoke_one", "smoke test", PATH, connections=1),
-            Operation("nothing", "proves nothing", f"{FURTHER}/nothing"),
-            Operation("missing", "404", f"{FURTHER}/missing", status=404),
-            Operation("fresh", "200 to a tag that is old", f"{FURTHER}/known", known=False),
-            Operation("known", "304", f"{FURTHER}/known", status=304, known=True),
-            Operation("post", "POST of 1 KB", f"{FURTHER}/pets", body=NEW_PET),
-            Operation("list", "100 models", f"{FURTHER}/pets"),
-            Operation(
-                *("few_routes", f"one of {FEW_ROUTES} routes", "/api/v1/wide/rex/a"),
-                ids=FEW_ROUTES // _SHAPES,
-            ),
-        ),
-        features=_FURTHER_FEATURE | _WIDE_FEATURE,
-    ),
-    Session(
-        f"PetSage with {MANY_ROUTES:,} routes",
-        _PETSAGE,
-        (
-            Operation(
-                *("many_routes", f"one of {MANY_ROUTES:,} routes", "/api/v1/wide/rex/a"),
-                ids=MANY_ROUTES // _SHAPES,
-            ),
-        ),
-        features=_WIDE_FEATURE,
-        routes=MANY_ROUTES,
-    ),
-    Session(
-        "FastAPI, async def, PetSage's logs",
-        FASTAPI,
-        (
-            Operation("fastapi_post", "POST of 1 KB", f"{FURTHER}/pets", body=NEW_PET),
-            Operation("fastapi_list", "100 models", f"{FURTHER}/pets"),
-        ),
-    ),
-    Session(
-        "aiohttp, bare json_response",
-        SERVERS["aiohttp_bare"],
-        (Operation("aiohttp_one", "the same answer", PATH, connections=1),),
-    ),
-    Session(
-        "PetSage, its lines to a pipe that is read as they come",
-        _PETSAGE,
-        (Operation("quick_sink", "proves nothing", f"{FURTHER}/nothing"),),
-        features=_FURTHER_FEATURE,
-        pipe=0,
-    ),
-    Session(
-        "PetSage, its lines to a pipe that is read at 1 MB/s",
-        _PETSAGE,
-        (Operation("slow_sink", "proves nothing", f"{FURTHER}/nothing"),),
-        features=_FURTHER_FEATURE,
-        pipe=SLOW_BYTES_PER_S,
-    ),
-)
 
 
 @dataclass(frozen=True)
 class Reading:
     """What one operation in one round measured; `faults` make the run void.
 
-    A `…_share` is a part of the measured time on one core, 0 to 1.
+    A `…_share` is a part of the measured time on one core, 0 to 1. `lost_lines` are those that a
+    pipe was too slow for, over the whole session.
     """
 
     number: int
@@ -161,7 +36,13 @@ class Reading:
     p99_ms: float
     others_share: float
     wrk_others_share: float
+    lost_lines: int
     faults: tuple[str, ...]
+
+    @property
+    def noise(self) -> float:
+        """What others used of the busier of the two cores, as a part of the measured time."""
+        return max(self.others_share, self.wrk_others_share)
 
 
 class _Started:
@@ -205,20 +86,15 @@ class _Started:
     def measure(self, operation: Operation, number: int) -> Reading:
         """What an operation used."""
         faults, tag = self._rehearse(operation)
-        drained = self._drain.drained_bytes if self._drain is not None else 0
         before = self._used()
         load = self.load(operation, self._plan.seconds, tag)
-        took_s, cpu_s, server_core_s, client_core_s = (
+        took_s, cpu_s, server_core_s, client_core_s, own_s = (
             now - then for now, then in zip(self._used(), before, strict=True)
         )
         if load.bad_statuses != (load.requests if operation.status >= 400 else 0):
             faults.append(f"{load.bad_statuses} of {load.requests} answers were 400 or more")
         if load.socket_errors:
             faults.append(f"wrk had {load.socket_errors} socket errors")
-        if self._session.pipe and self._drain is not None:
-            share = (self._drain.drained_bytes - drained) / (self._session.pipe * took_s)
-            if share < _FULL:
-                faults.append(f"the slow pipe was read at {share:.0%} of its speed")
         return Reading(
             number=number,
             session=self._session.title,
@@ -229,7 +105,8 @@ class _Started:
             p50_ms=load.p50_ms,
             p99_ms=load.p99_ms,
             others_share=max(0.0, server_core_s - cpu_s) / took_s,
-            wrk_others_share=max(0.0, client_core_s - load.cpu_s) / took_s,
+            wrk_others_share=max(0.0, client_core_s - load.cpu_s - own_s) / took_s,
+            lost_lines=0,
             faults=tuple(faults),
         )
 
@@ -250,6 +127,10 @@ class _Started:
             faults.append(f"{lines.invalid} lines are no JSON object or lack what they are to say")
         return faults
 
+    def lost_lines(self) -> int:
+        """How many lines of answers did not come out of the pipe, once it has ended."""
+        return max(0, self.answered - self._drain.lines) if self._drain is not None else 0
+
     def _rehearse(self, operation: Operation) -> tuple[list[str], str | None]:
         """Ask once; what is wrong with the answer, and the tag that goes with each request."""
         tag = None
@@ -260,13 +141,14 @@ class _Started:
             return [f"answered {answer.status}: {answer.text!r}"], tag
         return [], tag
 
-    def _used(self) -> tuple[float, float, float, float]:
-        """The time; the CPU seconds of the server, and those for which both cores were busy."""
+    def _used(self) -> tuple[float, float, float, float, float]:
+        """The time; CPU seconds: the server's, those of the busy cores, and our own, of a drain."""
         return (
             time.perf_counter(),
             accounting.cpu_s(self.server.pid),
             accounting.core_busy_s(self._plan.server_core),
             accounting.core_busy_s(self._plan.client_core),
+            time.process_time(),
         )
 
 
@@ -291,8 +173,10 @@ def measure_session(session: Session, number: int, plan: Plan) -> list[Reading]:
         started.load(session.operations[0], plan.warmup_s)
         readings = [started.measure(operation, number) for operation in session.operations]
         faults = started.stop()
+    lost = started.lost_lines()
     # The last one tells what is wrong with the whole session.
-    return [*readings[:-1], replace(readings[-1], faults=(*readings[-1].faults, *faults))]
+    last = replace(readings[-1], faults=(*readings[-1].faults, *faults), lost_lines=lost)
+    return [*readings[:-1], last]
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 from benchmarks import accounting
 from benchmarks.lines import Lines, count_lines
 from benchmarks.peers.words import MESSAGE
-from benchmarks.servers import PATH, Answer, Running, Server, running
+from benchmarks.running import Answer, Running, running
+from benchmarks.servers import PATH, Server
 from benchmarks.wrk import Load, run_wrk
 
 
@@ -61,6 +62,11 @@ class Round:
     def serves_in_children(self) -> bool:
         """Whether child processes do the work, and the server's own process looks after them."""
         return self.children_share > 0.5
+
+    @property
+    def noise(self) -> float:
+        """What others used of the busier of the two cores, as a part of the measured time."""
+        return max(self.others_share, self.wrk_others_share)
 
     @property
     def memory_mb(self) -> float:

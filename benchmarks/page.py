@@ -5,11 +5,11 @@ from string import Template
 
 from benchmarks.chart import chart
 from benchmarks.further import further_rows, further_verdicts
+from benchmarks.goals import verdicts
 from benchmarks.lines import ACCESS_FACTS, APP_FACTS
 from benchmarks.measure import Round
 from benchmarks.report import Run, cell, conditions, goal_rows, markdown_table, server_rows
 from benchmarks.servers import SERVERS
-from benchmarks.summary import verdicts
 
 _TEMPLATE = Template(Path(__file__).with_name("page.md").read_text(encoding="utf-8"))
 
@@ -48,10 +48,12 @@ def page_of(run: Run, picture: str) -> str:
 
 
 def _field_rows(rounds: list[Round]) -> list[list[str]]:
-    """What stood in a line of each kind, for each server."""
-    rows = [["server", "fields of an app line", "fields of an access line"]]
+    """What stood in a line of each kind, and in whose."""
+    labels: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for name, server in SERVERS.items():
         last = next((each for each in reversed(rounds) if each.server == name), None)
         if last is not None and last.app_fields:
-            rows.append([server.label, ", ".join(last.app_fields), ", ".join(last.access_fields)])
+            labels.setdefault((last.app_fields, last.access_fields), []).append(server.label)
+    rows = [["server", "fields of an app line", "fields of an access line"]]
+    rows += [["; ".join(who), *map(", ".join, fields)] for fields, who in labels.items()]
     return rows

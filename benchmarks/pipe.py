@@ -18,10 +18,13 @@ class Drain:
     Args:
         descriptor: the end that is read; it is closed at the end.
         bytes_per_s: how fast; None for as fast as it comes.
+
+    Attributes:
+        lines: how many have come so far.
     """
 
     def __init__(self, descriptor: int, bytes_per_s: int | None) -> None:
-        self.drained_bytes = 0
+        self.lines = 0
         self._descriptor = descriptor
         self._bytes_per_s = bytes_per_s
         self._hurry = threading.Event()
@@ -36,7 +39,7 @@ class Drain:
 
     def _run(self) -> None:
         while data := os.read(self._descriptor, self._room()):
-            self.drained_bytes += len(data)
+            self.lines += data.count(b"\n")
             if self._bytes_per_s is not None and not self._hurry.is_set():
                 self._hurry.wait(len(data) / self._bytes_per_s)
         os.close(self._descriptor)

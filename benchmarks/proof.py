@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import accounting
-from benchmarks.servers import HOST, SERVERS, Running, running
+from benchmarks.running import Running, running
+from benchmarks.servers import HOST, SERVERS
 from benchmarks.wrk import run_wrk
 
 _FEATURE = '''"""Answers the same, with and without a line."""

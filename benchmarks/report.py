@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from benchmarks.accounting import cpu_model
 from benchmarks.further import further_notes, further_rows, further_verdicts, further_voids
 from benchmarks.further_rounds import Reading
+from benchmarks.goals import verdicts
 from benchmarks.measure import Plan, Round
 from benchmarks.servers import PATH, SERVERS
-from benchmarks.summary import Spread, Verdict, notes, spread, verdicts, voids
+from benchmarks.summary import Spread, Verdict, notes, spread, voids
 from benchmarks.wrk import wrk_version
 
 _PACKAGES = (

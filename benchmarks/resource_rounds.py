@@ -15,7 +15,8 @@ from benchmarks import accounting
 from benchmarks.errors import BenchmarkError
 from benchmarks.lines import count_lines
 from benchmarks.pets import NEW_PET, TITLES, Database, count, fill
-from benchmarks.servers import HOST, SERVERS, Running, Server, running
+from benchmarks.running import Running, running
+from benchmarks.servers import HOST, SERVERS, Server
 from benchmarks.wrk import Load, run_wrk
 
 PETS = "/api/v1/pets"

@@ -1,7 +1,7 @@
-"""Rounds judged: medians with their spread, the goals, and whether the machine let us tell."""
+"""Rounds judged: medians with their spread, bounds, and whether the machine let us tell."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -12,6 +12,7 @@ NOISY_SPREAD = 0.25
 NOISY_OTHERS = 0.10
 # A core this busy is saturated.
 SATURATED = 0.9
+_NOISY = "too noisy to tell"
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,6 @@ def at_most(number: float) -> Bound:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What PetSage is meant to reach in each round, beside `peer` where there is one.
-
-    Attributes:
-        least: what it has to reach.
-        goal: what it is to reach; None where there is no more than the least.
-        decides: False where the figure is shown beside another that counts.
-    """
-
-    text: str
-    peer: str | None
-    value: Callable[[Round, Round], float]
-    least: Bound
-    goal: Bound | None = None
-    decides: bool = True
-
-
-@dataclass(frozen=True)
 class Verdict:
     """A goal, what was measured round by round, and whether its least and itself were met."""
 
@@ -82,93 +65,38 @@ class Verdict:
     goal_is: str
 
 
-def _times_less_cpu(petsage: Round, peer: Round) -> float:
-    return peer.cpu_us / petsage.cpu_us
-
-
-def _times_sooner(petsage: Round, peer: Round) -> float:
-    return peer.first_200_ms / petsage.first_200_ms
-
-
-def _times_as_late(petsage: Round, peer: Round) -> float:
-    return petsage.first_200_ms / peer.first_200_ms
-
-
-def _times_the_p99(petsage: Round, peer: Round) -> float:
-    return petsage.p99_ms / peer.p99_ms
-
-
-def _memory_mb(petsage: Round, _: Round) -> float:
-    return petsage.memory_mb
-
-
-def _less_cpu(name: str, peer: str, least: float, goal: float) -> Iterator[Goal]:
-    """Times less CPU than a peer: with the same logs, which decides, and as it is documented."""
-    text = f"times less CPU a request than {name}"
-    bounds = at_least(least), at_least(goal)
-    yield Goal(f"{text}, same logs", f"{peer}_ours", _times_less_cpu, *bounds)
-    yield Goal(f"{text}, python-json-logger", f"{peer}_docs", _times_less_cpu, *bounds, False)
-
-
-GOALS = (
-    *_less_cpu("FastAPI with `def`", "fastapi_def", 6, 10),
-    *_less_cpu("FastAPI with `async def`", "fastapi_async", 4, 7),
-    *_less_cpu("Granian's RSGI without a framework", "granian_rsgi", 1.5, 3),
-    Goal(
-        "times less CPU a request than bare aiohttp's `json_response`, which logs nothing",
-        *("aiohttp_bare", _times_less_cpu, at_least(0.9), at_least(1.2)),
-    ),
-    Goal(
-        "times less CPU a request than bare aiohttp with bytes made before, which logs nothing",
-        *("aiohttp_bytes", _times_less_cpu, at_least(0.6), at_least(0.9)),
-    ),
-    Goal(
-        "times the p99 of bare aiohttp",
-        *("aiohttp_bare", _times_the_p99, at_most(1)),
-    ),
-    Goal(
-        "times sooner at the first 200 than FastAPI with `def`",
-        *("fastapi_def_docs", _times_sooner, at_least(1)),
-    ),
-    Goal(
-        "times sooner at the first 200 than FastAPI with `async def`",
-        *("fastapi_async_docs", _times_sooner, at_least(1)),
-    ),
-    Goal(
-        "times as long to the first 200 as bare aiohttp",
-        *("aiohttp_bare", _times_as_late, at_most(1.6)),
-    ),
-    Goal("MB of peak memory", None, _memory_mb, at_most(65)),
-)
-
-
-def verdicts(rounds: list[Round]) -> list[Verdict]:
-    """Every goal whose servers were measured, judged pair by pair, round with round."""
-    by_server: dict[str, dict[int, Round]] = {}
-    for each in rounds:
-        by_server.setdefault(each.server, {})[each.number] = each
-    petsage = by_server.get("petsage", {})
-    found = []
-    for goal in GOALS:
-        peers = by_server.get(goal.peer or "petsage", {})
-        values = [goal.value(petsage[n], peers[n]) for n in sorted(petsage.keys() & peers.keys())]
-        if values:
-            found.append(verdict(goal.text, values, goal.least, goal.goal, decides=goal.decides))
-    return found
+def is_noisy(shares: Iterable[float]) -> bool:
+    """Whether others used so much of a core, in most of these rounds, that times tell nothing."""
+    return median(shares) > NOISY_OTHERS
 
 
 def verdict(
-    text: str, values: list[float], least: Bound, goal: Bound | None = None, *, decides: bool = True
+    text: str,
+    values: list[float],
+    least: Bound,
+    goal: Bound | None = None,
+    *,
+    decides: bool = True,
+    noisy: bool = False,
 ) -> Verdict:
-    """What one value a round says of a goal; in brackets where another one decides."""
-    form = "{}" if decides else "({})"
+    """What one value a round says of a goal; in brackets where another one decides.
+
+    Where it is `noisy`, nothing can be told, and what would be told stands behind that.
+    """
+
+    def says(bound: Bound) -> str:
+        said = judged(values, bound.holds)
+        if noisy and not said.startswith(_NOISY):
+            said = f"{_NOISY} ({said})"
+        return said if decides else f"({said})"
+
     return Verdict(
         text,
         spread(values),
         least.text,
-        form.format(judged(values, least.holds)),
+        says(least),
         goal.text if goal else "",
-        form.format(judged(values, goal.holds)) if goal else "",
+        says(goal) if goal else "",
     )
 
 
@@ -180,7 +108,7 @@ def judged(values: list[float], holds: Callable[[float], bool]) -> str:
     if held == 0:
         return "missed"
     if spread(values).relative > NOISY_SPREAD:
-        return f"too noisy to tell ({held} of {len(values)} rounds met it)"
+        return f"{_NOISY} ({held} of {len(values)} rounds met it)"
     return f"{'met' if holds(median(values)) else 'missed'} (met in {held} of {len(values)} rounds)"
 
 
@@ -191,25 +119,45 @@ def voids(rounds: list[Round]) -> list[str]:
 
 def notes(rounds: list[Round]) -> list[str]:
     """What a reader must know of this machine before believing the figures."""
-    found = _others(rounds)
-    for server in dict.fromkeys(each.server for each in rounds):
-        own = [each for each in rounds if each.server == server]
-        cpu = spread(each.cpu_us for each in own)
-        if cpu.relative > NOISY_SPREAD:
-            found.append(
-                f"noisy: {server}'s CPU a request lies {cpu.relative:.0%} of its median apart"
-                f" between rounds (over {NOISY_SPREAD:.0%}); repeat on a quieter machine"
-            )
-        found += _limits(server, own)
+    by_server: dict[str, list[Round]] = {}
+    for each in rounds:
+        by_server.setdefault(each.server, []).append(each)
+    return [
+        *_others(rounds),
+        *_apart(by_server),
+        *_limits(by_server),
+        *_children(by_server),
+    ]
+
+
+def _apart(by_server: dict[str, list[Round]]) -> list[str]:
+    """Whose rounds differ too much to be believed."""
+    spreads = {name: spread(each.cpu_us for each in own) for name, own in by_server.items()}
+    apart = [
+        f"{name} {cpu.relative:.0%}" for name, cpu in spreads.items() if cpu.relative > NOISY_SPREAD
+    ]
+    if not apart:
+        return []
+    note = (
+        f"noisy: CPU a request lies over {NOISY_SPREAD:.0%} of its median apart between rounds;"
+        f" repeat on a quieter machine ({', '.join(apart)})"
+    )
+    return [note]
+
+
+def _children(by_server: dict[str, list[Round]]) -> list[str]:
+    """Whose memory is not all in the server's own process."""
+    found = []
+    for name, own in by_server.items():
         children = max(each.children_peak_mb for each in own)
         if any(each.serves_in_children for each in own):
             found.append(
-                f"{server} serves in child processes: its memory is theirs, {children:.0f} MB, and"
+                f"{name} serves in child processes: its memory is theirs, {children:.0f} MB, and"
                 " that of the process which looks after them"
             )
         elif children:
             found.append(
-                f"{server} keeps child processes, up to {children:.0f} MB more, much of it shared;"
+                f"{name} keeps child processes, up to {children:.0f} MB more, much of it shared;"
                 " their CPU is counted, their memory is not in the table"
             )
     return found
@@ -228,12 +176,16 @@ def _others(rounds: list[Round]) -> list[str]:
     return [note]
 
 
-def _limits(server: str, own: list[Round]) -> list[str]:
-    """What held up `server` in the rounds in which its core was not saturated."""
-    causes = Counter(_limit(each) for each in own if each.server_share < SATURATED)
+def _limits(by_server: dict[str, list[Round]]) -> list[str]:
+    """What held up servers in the rounds in which their core was not saturated."""
+    found: dict[str, list[str]] = {}
+    for name, own in by_server.items():
+        causes = Counter(_limit(each) for each in own if each.server_share < SATURATED)
+        for cause, times in causes.items():
+            found.setdefault(cause, []).append(f"{name} {times} of {len(own)}")
     return [
-        f"{cause} in {times} of {server}'s {len(own)} rounds: do not read its requests/s, p50, p99"
-        for cause, times in causes.items()
+        f"{cause}: do not read requests/s, p50 and p99 of these rounds ({', '.join(servers)})"
+        for cause, servers in found.items()
     ]
 
 

@@ -11,13 +11,14 @@ import pytest
 from benchmarks.chart import chart
 from benchmarks.further import further_verdicts
 from benchmarks.further_rounds import Reading
+from benchmarks.goals import verdicts
 from benchmarks.lines import APP_MESSAGE, count_lines
 from benchmarks.measure import Plan, Round
 from benchmarks.page import write_page
 from benchmarks.pipe import drained_pipe
 from benchmarks.report import Run, as_json, this_machine
 from benchmarks.servers import PATH, SERVERS
-from benchmarks.summary import at_least, at_most, verdict, verdicts
+from benchmarks.summary import at_least, at_most, notes, verdict
 
 ROUND = Round(
     server="petsage",
@@ -42,7 +43,7 @@ ROUND = Round(
     access_fields=("timestamp", "level", "logger", "message", "status"),
     faults=(),
 )
-READING = Reading(1, "PetSage", "post", 1000, 50.0, 20_000.0, 3.0, 6.0, 0.0, 0.0, ())
+READING = Reading(1, "PetSage", "post", 1000, 50.0, 20_000.0, 3.0, 6.0, 0.0, 0.0, 0, ())
 PLAN = Plan(rounds=1, seconds=1, warmup_s=1, connections=64, server_core=1, client_core=0)
 APP = {"asctime": "now", "levelname": "INFO", "name": "app", "message": APP_MESSAGE}
 ACCESS = {
@@ -173,9 +174,37 @@ def test_every_peer_is_a_module_that_is_there():
             assert (Path(__file__).parent.parent / module).is_file(), server.name
 
 
+def test_a_time_tells_nothing_where_others_were_busy_and_cpu_does():
+    peer = replace(ROUND, server="aiohttp_bare", p99_ms=12.0, cpu_us=100.0)
+    quiet = {each.text: each for each in verdicts([ROUND, peer])}
+    busy = [replace(each, wrk_others_share=0.5) for each in (ROUND, peer)]
+    for said in verdicts(busy):
+        before = quiet[said.text].least_is
+        timed = "p99" in said.text or "first 200" in said.text
+        assert said.least_is == (f"too noisy to tell ({before})" if timed else before)
+
+
+def test_a_further_time_tells_nothing_where_others_were_busy():
+    one = replace(READING, operation="nothing_one")
+    readings = [one, replace(one, operation="aiohttp_one")]
+    assert further_verdicts(readings)[0].least_is == "met"
+    busy = [replace(each, others_share=0.5) for each in readings]
+    assert further_verdicts(busy)[0].least_is == "too noisy to tell (met)"
+
+
+def test_a_note_names_all_servers_that_were_held_up_by_one_cause():
+    rounds = [
+        replace(ROUND, server=name, server_share=0.5, wrk_share=0.95)
+        for name in ("petsage", "aiohttp_bare")
+    ]
+    (note,) = notes(rounds)
+    assert note.startswith("wrk was the limit: ")
+    assert note.endswith("(petsage 1 of 1, aiohttp_bare 1 of 1)")
+
+
 def test_a_slow_pipe_is_drained_at_once_when_its_writer_is_to_end():
     with drained_pipe(1_000) as (write_end, drain):
-        os.write(write_end, b"x" * 60_000)  # a minute's worth
-        assert drain.drained_bytes < 60_000
+        os.write(write_end, b"four\n" * 12_000)  # a minute's worth
+        assert drain.lines < 12_000
         drain.hurry()
-    assert drain.drained_bytes == 60_000
+    assert drain.lines == 12_000
