@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -10,6 +11,7 @@ from aiohttp import hdrs, web
 from aiohttp.client_exceptions import ClientConnectionResetError
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import istr
 
 from petsage.arguments import unreadable_body
@@ -30,6 +32,14 @@ _TRACEPARENT: Final = istr("traceparent")
 _CONTENT_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
 
 _UNSTORED: Final = "petsage_unstored"
+
+# What the parsers of aiohttp, `json` and codecs raise at what is none of theirs.
+_PARSERS_RAISE: Final = (
+    *(ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError),
+)
+_REQUEST_MODULE: Final = "aiohttp.web_request"
+_READS_A_BODY: Final = frozenset(("text", "json", "post", "multipart"))
+_MULTIPART_MODULE: Final = "aiohttp.multipart"
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -144,6 +154,9 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
     context = current_request() or begin(request)
     if error is request.content.exception():
         problem = unreadable_body(error)
+    elif _is_of_a_body(error, request):
+        problem = Problem(400, f"The body cannot be read: {type(error).__name__}")
+        _log.debug("A body is not what it says", exc_info=error)
     else:
         problem = Problem(500, "The server failed; its log tells more under this request id")
         if isinstance(error, ClientConnectionResetError) and _is_over(request, context.answer):
@@ -159,6 +172,28 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.close()
     return begun
+
+
+def _is_of_a_body(error: BaseException, request: web.BaseRequest) -> bool:
+    """Whether aiohttp raised `error` because a body is not what its headers say that it is.
+
+    A handler that takes the request, and reads its text, JSON, form or parts, gets whatever their
+    parsers raise: errors of any kind, which tell only by where they were raised whose fault it is.
+    """
+    if not isinstance(error, _PARSERS_RAISE):
+        return False
+    is_ours, module = False, None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__")
+        if module == _REQUEST_MODULE and frame.f_code.co_name in _READS_A_BODY:
+            is_ours |= frame.f_locals.get("self") is request
+        elif module == _MULTIPART_MODULE:
+            # The reader of an answer that the handler asked somebody else for is none of this.
+            reader = frame.f_locals.get("self")
+            is_ours |= getattr(reader, "_content", None) is request.content
+    # Any other is a handler's that reads a body twice at a time.
+    is_theirs = type(error) is not RuntimeError or module == _MULTIPART_MODULE
+    return is_ours and is_theirs
 
 
 def leaves_unstored(middleware: M) -> M:

@@ -1,18 +1,19 @@
-"""From a request to a handler's arguments; what is wrong with its input becomes one 422.
+"""From a request to a handler's arguments; what is wrong with its input becomes one 422."""
 
-Longer than 300 lines: what is read stands beside what is said where it is wrong.
-"""
-
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, get_args
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, core_schema, from_json
+from pydantic_core import from_json
 
 from petsage.errors import FieldProblem, Problem, invalid_input
+from petsage.refusals import field_problems, infinite, missing, not_unicode, untold
 from petsage.signature import Parameter, Signature
 
 JSON: Final = "application/json"
@@ -20,17 +21,14 @@ JSON: Final = "application/json"
 # What comes in these may be any bytes; path and query have been decoded by now.
 _BYTES: Final = frozenset(("header", "cookie"))
 
-# An answer to wrong input stays short, however large the input was.
-_MAX_ERRORS: Final = 50
-_MAX_POINTER: Final = 200
-# pydantic lists all errors or none; 10,000 take some 10 ms.
-_MAX_LISTED: Final = 10_000
-# Several of pydantic's errors may be about one place.
-_MAX_READ: Final = 4 * _MAX_ERRORS
-_MAX_LEAVES: Final = 1_000
+# What stands in a text where its bytes were no UTF-8, unless it was sent so.
+_REPLACED: Final = "\ufffd"
+
+# Where a number may be beyond what a double has: an exponent of three digits, or many digits.
+_MAY_BE_HUGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|(?<![0-9])[0-9]{200}")
 
 
-async def read_arguments(
+async def read_arguments(  # noqa: PLR0912 - in one piece, as it says
     signature: Signature, app_values: Mapping[str, Any], request: web.Request
 ) -> dict[str, Any]:
     """The arguments of a handler, by name, each validated.
@@ -48,23 +46,27 @@ async def read_arguments(
     """
     arguments = dict(app_values)
     errors: list[FieldProblem] = []
+    more = 0  # so many errors are not among these
     if signature.request is not None:
         arguments[signature.request] = request
     for parameter in signature.parameters:
         raw = _raw_value(parameter, request)
         if raw is None:
             if parameter.required:
-                errors.append(_missing(parameter.where, parameter.name))
+                errors.append(missing(parameter.where, parameter.name))
             else:
                 arguments[parameter.argument] = parameter.default
             continue
-        if parameter.where in _BYTES and not _is_unicode(raw):
-            errors.append(_not_unicode(parameter))
+        if not _is_text(raw, parameter, request):
+            errors.append(not_unicode(parameter))
             continue
         try:
-            arguments[parameter.argument] = parameter.adapter.validate_python(raw)
+            arguments[parameter.argument] = value = parameter.adapter.validate_python(raw)
+            if parameter.list_names is not None:
+                errors += _infinite_members(raw, value)
         except ValidationError as error:
             errors += field_problems(parameter.where, parameter.name, error, raw)
+            more += untold(error)
     body = signature.body
     if body is not None:
         data = await _read_json(request, body.marker.media_types) if request.body_exists else b""
@@ -72,11 +74,12 @@ async def read_arguments(
             if data:
                 arguments[body.argument] = body.adapter.validate_json(data, strict=True)
             elif body.required:
-                errors.append(_missing("body", ""))
+                errors.append(missing("body", ""))
         except ValidationError as error:
             errors += _body_problems(error, data)
+            more += untold(error)
     if errors:
-        raise invalid_input(errors[:_MAX_ERRORS])
+        raise invalid_input(errors, more)
     return arguments
 
 
@@ -102,14 +105,57 @@ def _raw_value(parameter: Parameter, request: web.Request) -> Any:
     return values[0]
 
 
+def _is_text(raw: Any, parameter: Parameter, request: web.Request) -> bool:
+    """Whether what aiohttp made of bytes is text; a path that is no UTF-8 is refused before."""
+    if parameter.where in _BYTES:
+        return _is_unicode(raw)
+    if parameter.where == "path" or not _holds_replaced(raw):
+        return True
+    try:
+        unquote_to_bytes(request.rel_url.raw_query_string).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _is_unicode(raw: str | list[str]) -> bool:
-    """Whether what aiohttp made of bytes is text; what is no UTF-8 it hides in surrogates."""
+    """Whether the text is whole; what is no UTF-8 aiohttp hides in surrogates."""
     try:
         for text in [raw] if isinstance(raw, str) else raw:
             text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _holds_replaced(raw: Any) -> bool:
+    if isinstance(raw, str):
+        return _REPLACED in raw
+    if isinstance(raw, dict):
+        return any(_REPLACED in name or _holds_replaced(each) for name, each in raw.items())
+    return any(_REPLACED in each for each in raw)
+
+
+def _infinite_members(raw: dict[str, Any], value: Any) -> Iterator[FieldProblem]:
+    """The entries for numbers of a query model that JSON has not: a model takes them, `inf` too."""
+    members = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    found = [item for each in members.values() for item in _listed(each)]
+    if not any(isinstance(each, float) and not math.isfinite(each) for each in found):
+        return
+    for name, texts in raw.items():
+        if any(_is_infinite(text) for text in _listed(texts)):
+            yield infinite("query", (name,))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_infinite(text: str) -> bool:
+    try:
+        return not math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _query_members(
@@ -170,6 +216,8 @@ async def _read_json(request: web.Request, media_types: tuple[str, ...]) -> byte
         raise unreadable_body(error) from None
     if data.find(b"NaN") >= 0 or data.find(b"Infinity") >= 0:  # not `in`, which raises within
         _refuse_constants(data)
+    if _MAY_BE_HUGE.search(data) is not None:
+        _refuse_huge(data)
     return data
 
 
@@ -179,6 +227,22 @@ def _refuse_constants(data: bytes) -> None:
         from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(400, f"The body is not JSON: {error}") from None
+
+
+def _refuse_huge(data: bytes) -> None:
+    """Refuses numbers that a double has not: a `float` would be infinite, and `null` when sent."""
+    try:
+        left: list[tuple[Any, tuple[int | str, ...]]] = [(from_json(data), ())]
+    except ValueError as error:
+        raise Problem(400, f"The body is not JSON: {error}") from None
+    while left:
+        value, place = left.pop()
+        if isinstance(value, dict):
+            left += [(each, (*place, name)) for name, each in value.items()]
+        elif isinstance(value, list):
+            left += [(each, (*place, number)) for number, each in enumerate(value)]
+        elif isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+            raise invalid_input([infinite("body", place)])
 
 
 def _body_problems(error: ValidationError, data: bytes) -> list[FieldProblem]:
@@ -192,115 +256,3 @@ def _body_problems(error: ValidationError, data: bytes) -> list[FieldProblem]:
     except ValueError as reason:
         raise Problem(400, f"The body is not JSON: {reason}") from None
     return field_problems("body", "", error, document)
-
-
-def _missing(where: str, name: str) -> FieldProblem:
-    pointer = _pointer([name] if name else [])
-    return FieldProblem(where=where, pointer=pointer, detail="Field required", type="missing")
-
-
-def _not_unicode(parameter: Parameter) -> FieldProblem:
-    pointer = _pointer([parameter.name])
-    detail = "Input should be UTF-8"
-    return FieldProblem(
-        where=parameter.where, pointer=pointer, detail=detail, type="string_unicode"
-    )
-
-
-def field_problems(where: str, name: str, error: ValidationError, raw: Any) -> list[FieldProblem]:
-    """One entry for each wrong place in `raw`; where several types might do, it says them all.
-
-    Args:
-        where: the part of the request that it came in.
-        name: its name there, empty where it is all of that part.
-        error: what pydantic says of it.
-        raw: what was validated.
-    """
-    prefix = [name] if name else []
-    if error.error_count() > _MAX_LISTED:
-        detail = f"{error.error_count()} values are wrong, which is too many to list"
-        pointer = _pointer(prefix)
-        return [FieldProblem(where=where, pointer=pointer, detail=detail, type="too_many_errors")]
-    found: dict[str, FieldProblem] = {}
-    for each in error.errors(include_url=False)[:_MAX_READ]:
-        pointer = _pointer([*prefix, *_place_in(raw, each)])
-        detail = _detail(each)
-        if pointer in found:
-            first = found[pointer]
-            if detail not in first.detail:
-                detail = f"{first.detail}; or: {detail}"
-                found[pointer] = first.model_copy(update={"detail": detail})
-        else:
-            found[pointer] = FieldProblem(
-                where=where, pointer=pointer, detail=detail, type=each["type"]
-            )
-    return list(found.values())
-
-
-def _place_in(raw: Any, error: ErrorDetails) -> Iterator[int | str]:
-    """The steps from `raw` to what is wrong.
-
-    pydantic's location also names the members of unions, which the input does not have.
-    """
-    here, steps = raw, error["loc"]
-    for number, step in enumerate(steps, 1):
-        if isinstance(here, dict) and str(step) in here:
-            here = here[str(step)]
-        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
-            here = here[step]
-        elif not (number == len(steps) and error["type"].startswith("missing")):
-            continue
-        yield step
-
-
-def _pointer(steps: Sequence[int | str]) -> str:
-    """Steps as a JSON Pointer (RFC 6901), cut where a client's own keys make it long."""
-    parts = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
-    text = "".join(f"/{part}" for part in parts)
-    return text if len(text) <= _MAX_POINTER else text[:_MAX_POINTER] + "…"
-
-
-# pydantic's own texts that hold a piece of the input, and what is said instead.
-_SILENT: Final[Mapping[str, str]] = {
-    "bytes_invalid_encoding": "Data should be valid {encoding}",
-    "timezone_offset": "Timezone offset of {tz_expected} required",
-    "union_tag_invalid": "The tag {discriminator} does not match any of: {expected_tags}",
-    "uuid_parsing": "Input should be a valid UUID",
-}
-_PYDANTICS: Final = frozenset(get_args(core_schema.ErrorType)) - {"value_error", "assertion_error"}
-
-
-def _detail(error: ErrorDetails) -> str:
-    """What is wrong, without the value.
-
-    A text that a developer wrote is told as it is, unless the input stands in it.
-    """
-    silent = _SILENT.get(error["type"])
-    if silent is not None:
-        return silent.format_map(error["ctx"])
-    if error["type"] not in _PYDANTICS and _holds(error["msg"].casefold(), error["input"]):
-        return "The value is not valid"
-    return error["msg"]
-
-
-def _holds(message: str, value: Any) -> bool:
-    """Whether a message holds a value, or a part of one, as a word; when in doubt, it does."""
-    for number, leaf in enumerate(_leaves(value)):
-        word = str(leaf).strip().casefold()
-        if number >= _MAX_LEAVES:
-            return True
-        # The first half is for speed: a pattern has to be compiled.
-        if word and word in message and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", message):
-            return True
-    return False
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """The values in a value; the keys of a mapping are places, and no values."""
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple | set | frozenset):
-        yield value
-        return
-    for member in value:
-        yield from _leaves(member)

@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
+_MAX_ERRORS: Final = 50
+_MAX_ERRORS_BYTES: Final = 8_000
+
 NOTHING_HERE: Final = "There is nothing at this path"
 """What a 404 says, and a guard, too, so that it tells nobody what is behind it."""
 
@@ -206,14 +209,28 @@ def _phrase(status: int) -> str:
         return "Error"
 
 
-def invalid_input(errors: Sequence[FieldProblem]) -> Problem:
-    """The 422 that names each wrong field."""
-    count = len(errors)
+def invalid_input(errors: Sequence[FieldProblem], more: int = 0) -> Problem:
+    """The 422 that names each wrong field, as many as are read: it is short, whatever was sent.
+
+    Args:
+        errors: what is wrong, in the order in which it is told.
+        more: how many there are besides.
+    """
+    told: list[dict[str, Any]] = []
+    left = _MAX_ERRORS_BYTES
+    for error in errors[:_MAX_ERRORS]:
+        entry = error.model_dump(by_alias=True)
+        left -= len(json.dumps(entry))
+        if told and left < 0:
+            break
+        told.append(entry)
+    count = len(errors) + more
+    said = f"{count} {'field is' if count == 1 else 'fields are'} wrong; "
     return Problem(
         422,
-        f"{count} {'field is' if count == 1 else 'fields are'} wrong; see `errors`",
+        said + ("see `errors`" if count == len(told) else f"`errors` has {len(told)} of them"),
         title="Unprocessable Content",
-        errors=[error.model_dump(by_alias=True) for error in errors],
+        errors=told,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import hdrs
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
-from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, ContentEncodingError, LineTooLong
 from multidict import istr
 from yarl import URL
 
@@ -22,12 +22,14 @@ HEAD_FACTOR: Final = 4
 _HOST: Final = istr(hdrs.HOST)
 _CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
 _TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
+_CONTENT_ENCODING: Final = istr(hdrs.CONTENT_ENCODING)
 
 _NAME: Final = re.compile(r"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2}){1,255}(?::([0-9]{0,5}))?")
 _ADDRESS: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{0,5}))?")
 _LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) +([^\s]+) HTTP/([0-9])\.([0-9])")
 _FOREIGN: Final = re.compile(rb"[\r\n]*[A-Z_]+ +[^\s]+ (?:RTSP|ICE)/")
-# The last of them is Icecast's, and comes with a version of its own.
+# The last of these is Icecast's, and comes with a version of its own.
+_NO_CODING: Final = frozenset(("", "identity"))
 _NEVER: Final = frozenset(("CONNECT", "TRACE", "SOURCE"))
 _HTTP: Final = frozenset(("http", "https"))
 
@@ -89,6 +91,9 @@ def refusal(message: RawRequestMessage, max_body_bytes: int) -> Problem | None:
         return Problem(400, "The request's target has a fragment, which is the client's own")
     if coding is not None and coding.lower() != "chunked":
         return Problem(501, "The only transfer coding that is understood is `chunked`")
+    encoding = headers.get(_CONTENT_ENCODING)
+    if encoding is not None and not _is_decoded(message, encoding):
+        return wrong_encoding()
     length = headers.get(_CONTENT_LENGTH)
     if length is not None and int(length) > max_body_bytes:
         return Problem(413, f"The body may have {max_body_bytes} bytes at most")
@@ -98,6 +103,25 @@ def refusal(message: RawRequestMessage, max_body_bytes: int) -> Problem | None:
 def wrong_version() -> Problem:
     """The answer to what is spoken in another protocol, or version of it."""
     return Problem(505, "The server speaks HTTP/1.1")
+
+
+def wrong_encoding() -> Problem:
+    """The answer to a body in a content coding that is not taken off it."""
+    return Problem(
+        415,
+        "The body's content coding is none that is understood, or there are several",
+        headers={hdrs.ACCEPT_ENCODING: "gzip, deflate"},
+    )
+
+
+def _is_decoded(message: RawRequestMessage, encoding: str) -> bool:
+    """Whether a body comes to its handler without what its `Content-Encoding` says was done to it.
+
+    The parser takes one coding off, and gives a body in others for what it is not.
+    """
+    if len(message.headers.getall(_CONTENT_ENCODING)) > 1:
+        return False
+    return message.compression is not None or encoding.strip(", ").lower() in _NO_CODING
 
 
 def is_foreign(head: bytes) -> bool:
@@ -130,6 +154,8 @@ def fault(head: bytes, error: BaseException, max_line: int, max_count: int) -> P
     if match is not None:
         if (match[3], match[4]) not in {(b"1", b"0"), (b"1", b"1")}:
             return wrong_version()
+        if isinstance(error, ContentEncodingError):
+            return wrong_encoding()
         if isinstance(error, BadHttpMethod):
             return Problem(501, "No resource here answers this method")
         if fields.partition(b"\r\n\r\n")[0].count(b"\r\n") >= max_count:

@@ -417,6 +417,31 @@ CASES: dict[str, dict[str, Case]] = {
         ),
         501,
     ),
+    "content-coding": refused(
+        with_field(
+            b"Content-Encoding",
+            *(
+                b"SECRET",
+                b"gzip, gzip",
+                b"gzip,identity",
+                b"identity, gzip",
+                b"gzip;q=1",
+                b"x-gzip",
+            ),
+            b"compress",
+            body=b"",
+        )
+        | {
+            "twice": POST + b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n\r\n",
+            "with a length": POST + b"Content-Encoding: SECRET\r\nContent-Length: 2\r\n\r\nab",
+        },
+        415,
+    )
+    | answered(
+        with_field(
+            b"Content-Encoding", b"identity", b"IDENTITY", b"gzip", b"Deflate", b"", b",", body=b""
+        )
+    ),
     "coding-invalid": refused(
         with_field(
             b"Transfer-Encoding",

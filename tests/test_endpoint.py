@@ -466,7 +466,7 @@ async def test_a_body_that_is_too_large_is_a_413(serve: Server) -> None:
     assert inflated.status == 413
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_a_body_that_is_not_in_its_encoding_is_a_400(serve: Server, encoding: str) -> None:
     client = await serve(SAVE)
     headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}

@@ -5,8 +5,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from petsage.arguments import field_problems
 from petsage.errors import invalid_input
+from petsage.refusals import field_problems, untold
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,7 +36,8 @@ def merged(model: type[M], current: BaseModel, changes: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(patched)
     except ValidationError as error:
-        raise invalid_input(field_problems("body", "", error, patched)) from None
+        problems = field_problems("body", "", error, patched)
+        raise invalid_input(problems, untold(error)) from None
 
 
 def _patched(target: Any, patch: Any) -> Any:
