@@ -1,31 +1,35 @@
 """From a request to a handler's arguments; what is wrong with its input becomes one 422."""
 
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from petsage.errors import FieldProblem, Problem, invalid_input
 from petsage.refusals import field_problems, infinite, missing, not_unicode, untold
 from petsage.signature import Parameter, Signature
+from petsage.texts import AS_IT_SAYS, is_text, misread
 
 JSON: Final = "application/json"
 
-# What comes in these may be any bytes; path and query have been decoded by now.
-_BYTES: Final = frozenset(("header", "cookie"))
-
-# What stands in a text where its bytes were no UTF-8, unless it was sent so.
-_REPLACED: Final = "\ufffd"
-
 # Where a number may be beyond what a double has: an exponent of three digits, or many digits.
 _MAY_BE_HUGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|(?<![0-9])[0-9]{200}")
+
+# A text that is a number.
+_QUOTED_NUMBER: Final = re.compile(rb'"[ +-]{0,9}[0-9.][0-9.eE+-]* {0,9}"')
+
+# A string, or a number that is not spelt as an integer.
+_NUMBER: Final = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|((?<![0-9])-?[0-9]+(?:[.][0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+))',
+    re.DOTALL,
+)
+_MAX_SPELT: Final = 40
 
 
 async def read_arguments(  # noqa: PLR0912 - in one piece, as it says
@@ -57,13 +61,13 @@ async def read_arguments(  # noqa: PLR0912 - in one piece, as it says
             else:
                 arguments[parameter.argument] = parameter.default
             continue
-        if not _is_text(raw, parameter, request):
+        if not is_text(raw, parameter, request):
             errors.append(not_unicode(parameter))
             continue
         try:
             arguments[parameter.argument] = value = parameter.adapter.validate_python(raw)
-            if parameter.list_names is not None:
-                errors += _infinite_members(raw, value)
+            if type(value) not in AS_IT_SAYS:
+                errors += misread(parameter.where, parameter.name, raw, value)
         except ValidationError as error:
             errors += field_problems(parameter.where, parameter.name, error, raw)
             more += untold(error)
@@ -72,7 +76,9 @@ async def read_arguments(  # noqa: PLR0912 - in one piece, as it says
         data = await _read_json(request, body.marker.media_types) if request.body_exists else b""
         try:
             if data:
-                arguments[body.argument] = body.adapter.validate_json(data, strict=True)
+                arguments[body.argument] = value = _validated(body.adapter, data)
+                if body.has_moments and _QUOTED_NUMBER.search(data) is not None:
+                    errors += misread("body", "", from_json(data), value)
             elif body.required:
                 errors.append(missing("body", ""))
         except ValidationError as error:
@@ -103,59 +109,6 @@ def _raw_value(parameter: Parameter, request: web.Request) -> Any:
         # A name given twice for one value stays a list, and so is refused: never a guess.
         return values
     return values[0]
-
-
-def _is_text(raw: Any, parameter: Parameter, request: web.Request) -> bool:
-    """Whether what aiohttp made of bytes is text; a path that is no UTF-8 is refused before."""
-    if parameter.where in _BYTES:
-        return _is_unicode(raw)
-    if parameter.where == "path" or not _holds_replaced(raw):
-        return True
-    try:
-        unquote_to_bytes(request.rel_url.raw_query_string).decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_unicode(raw: str | list[str]) -> bool:
-    """Whether the text is whole; what is no UTF-8 aiohttp hides in surrogates."""
-    try:
-        for text in [raw] if isinstance(raw, str) else raw:
-            text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _holds_replaced(raw: Any) -> bool:
-    if isinstance(raw, str):
-        return _REPLACED in raw
-    if isinstance(raw, dict):
-        return any(_REPLACED in name or _holds_replaced(each) for name, each in raw.items())
-    return any(_REPLACED in each for each in raw)
-
-
-def _infinite_members(raw: dict[str, Any], value: Any) -> Iterator[FieldProblem]:
-    """The entries for numbers of a query model that JSON has not: a model takes them, `inf` too."""
-    members = value if isinstance(value, dict) else getattr(value, "__dict__", {})
-    found = [item for each in members.values() for item in _listed(each)]
-    if not any(isinstance(each, float) and not math.isfinite(each) for each in found):
-        return
-    for name, texts in raw.items():
-        if any(_is_infinite(text) for text in _listed(texts)):
-            yield infinite("query", (name,))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _is_infinite(text: str) -> bool:
-    try:
-        return not math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _query_members(
@@ -243,6 +196,40 @@ def _refuse_huge(data: bytes) -> None:
             left += [(each, (*place, number)) for number, each in enumerate(value)]
         elif isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
             raise invalid_input([infinite("body", place)])
+
+
+def _validated(adapter: TypeAdapter[Any], data: bytes) -> Any:
+    """What a body is, by its type.
+
+    `7.0` and `1e2` are integers to JSON Schema, and so to who goes by the API's document; to
+    pydantic they are none, which is found out where it is too late: so it is asked again.
+
+    Raises:
+        ValidationError: it is not what its type says.
+    """
+    try:
+        return adapter.validate_json(data, strict=True)
+    except ValidationError as error:
+        if (
+            error.error_count() == 1
+            and error.errors(include_url=False)[0]["type"] == "json_invalid"
+        ):
+            raise  # in what is no JSON, strings without an end would be looked for again and again
+        whole = _NUMBER.sub(_as_integer, data)
+        if whole == data:
+            raise
+    return adapter.validate_json(whole, strict=True)
+
+
+def _as_integer(token: re.Match[bytes]) -> bytes:
+    """A number as an integer where it is one, however it is spelt; anything else as it is."""
+    text = token[0]
+    if token[1] is None or len(text) > _MAX_SPELT:
+        return text
+    number = Decimal(text.decode())
+    if number.adjusted() > _MAX_SPELT or number != number.to_integral_value():
+        return text
+    return str(int(number)).encode()
 
 
 def _body_problems(error: ValidationError, data: bytes) -> list[FieldProblem]:

@@ -253,7 +253,7 @@ class _FeaturePart:
                 "in": "query",
                 "required": name in required,
                 **{key: member[key] for key in ("description", "deprecated") if key in member},
-                "schema": member,
+                "schema": _of_text(member),
             }
             for name, member in members.items()
         ]
@@ -366,13 +366,25 @@ def _refusals(endpoint: Endpoint) -> dict[int, str]:
     return refusals
 
 
+def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema without `null`: none of them has a text for that, it is left out."""
+    kinds = schema.get("anyOf", [])
+    left = [each for each in kinds if each != {"type": "null"}]
+    if len(left) == len(kinds) or not left:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    if rest.get("default", ...) is None:
+        del rest["default"]
+    return {**left[0], **rest} if len(left) == 1 else {"anyOf": left, **rest}
+
+
 def _parameter(parameter: Parameter, schema: dict[str, Any]) -> dict[str, Any]:
     marker = parameter.marker
     documented: dict[str, Any] = {
         "name": parameter.name,
         "in": parameter.where,
         "required": parameter.required,
-        "schema": schema,
+        "schema": _of_text(schema),
     }
     if not parameter.required and parameter.default is not None:
         try:
@@ -382,7 +394,7 @@ def _parameter(parameter: Parameter, schema: dict[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError):
             pass  # not a value of its type: an object that says "left out"
         else:
-            documented["schema"] = {**schema, "default": default}
+            documented["schema"] = {**documented["schema"], "default": default}
     if marker.description:
         documented["description"] = marker.description
     if marker.example is not None:

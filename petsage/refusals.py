@@ -41,6 +41,12 @@ def infinite(where: str, place: Sequence[int | str]) -> FieldProblem:
     return FieldProblem(where=where, pointer=_pointer(place), detail=detail, type="finite_number")
 
 
+def no_date(where: str, place: Sequence[int | str]) -> FieldProblem:
+    """The entry for digits where a day or a moment has to be."""
+    detail = "Input should be a valid date, or date and time, and not a number"
+    return FieldProblem(where=where, pointer=_pointer(place), detail=detail, type="date_parsing")
+
+
 def untold(error: ValidationError) -> int:
     """How many errors there are that `field_problems` does not look at."""
     count = error.error_count()

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
+from pydantic_core import core_schema
 
 Shape = Literal["scalar", "list", "document"]
 Mode = Literal["validation", "serialization"]
@@ -20,6 +21,33 @@ class SchemaGenerator(GenerateJsonSchema):
         "skipped-choice",
         "non-serializable-default",
     }
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> dict[str, Any]:
+        """A decimal as a number or, where it comes in or goes out as text, what that has to be.
+
+        JSON Schema has no word for a bound of what a text says; the sign alone can be told.
+        """
+        made = super().decimal_schema(schema)
+        least = schema.get("ge", schema.get("gt"))
+        sign = "[+]?" if least is not None and least >= 0 else "[+-]?"
+        pattern = rf"^{sign}([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{{1,6}})?$"
+        for each in made.get("anyOf", [made]):
+            if each.get("type") == "string":
+                each.setdefault("pattern", pattern)
+        return made
+
+    def set_schema(self, schema: core_schema.SetSchema) -> dict[str, Any]:
+        """A set; one that comes in may have a member twice, which is taken once."""
+        return self._taken(super().set_schema(schema))
+
+    def frozenset_schema(self, schema: core_schema.FrozenSetSchema) -> dict[str, Any]:
+        """As a set."""
+        return self._taken(super().frozenset_schema(schema))
+
+    def _taken(self, made: dict[str, Any]) -> dict[str, Any]:
+        if self.mode == "validation":
+            made.pop("uniqueItems", None)
+        return made
 
     def build_schema_type_to_method(self) -> dict[Any, Callable[[Any], dict[str, Any]]]:
         """The method for each kind of schema, looked up when it is wanted: few are, of sixty."""
@@ -75,6 +103,11 @@ class JsonType:
         if branches and all(self._is_list(each) or self._is_scalar(each) for each in branches):
             return "list"
         return "document"
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether a day, or a day and time, may be in it."""
+        return "'format': 'date" in str(self.schema)
 
     @cached_property
     def list_names(self) -> frozenset[str] | None:

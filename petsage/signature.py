@@ -166,12 +166,17 @@ class Parameter:
 
 @dataclass(frozen=True)
 class BodyParameter:
-    """The argument that comes from the JSON body."""
+    """The argument that comes from the JSON body.
+
+    Attributes:
+        has_moments: whether a day, or a day and time, may be in it.
+    """
 
     argument: str
     adapter: TypeAdapter[Any]
     required: bool
     marker: Body
+    has_moments: bool = False
 
 
 @dataclass(frozen=True)

@@ -311,7 +311,9 @@ class _Reader:
             )
             return
         required = parameter.default is parameter.empty
-        self.body = BodyParameter(parameter.name, kind.adapter, required, marker)
+        self.body = BodyParameter(
+            parameter.name, kind.adapter, required, marker, has_moments=kind.has_moments
+        )
 
     def _find_doubles(self) -> None:
         """Finds two arguments that want the same value; a query model wants all of the query."""

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,22 @@ class ServerProcess:
         if self._process.poll() is None:
             self._process.kill()
             self._process.communicate()
+
+
+@contextlib.contextmanager
+def reading(server: ServerProcess) -> Iterator[None]:
+    """Reads what a server logs, so that its pipe never fills; ends it after the block."""
+
+    def read() -> None:
+        with contextlib.suppress(AssertionError):  # the process ended
+            server.wait_for(lambda line: False)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(read)
+        try:
+            yield
+        finally:
+            server.signal(signal.SIGKILL)
 
 
 StartServer = Callable[..., ServerProcess]
@@ -306,7 +323,8 @@ def petsage(
 def clean_environment() -> dict[str, str]:
     """This process's environment, without settings of PetSage; a stop does not drain."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PETSAGE_")}
-    return {**kept, "PETSAGE_SERVER__DRAIN_S": "0"}
+    # What pytest's processes need of it is said in their files; none needs schemathesis' plugin.
+    return {**kept, "PETSAGE_SERVER__DRAIN_S": "0", "PYTEST_ADDOPTS": "-p no:schemathesis"}
 
 
 def write_feature(project: Path, name: str, source: str, **files: str) -> Path:

@@ -13,7 +13,16 @@ ROWS = [
     # What every row below may know of: the request, errors, settings, counts, the log, checks.
     *("context", "errors", "aiohttp_inside", "sources", "settings", "metrics", "logs", "health"),
     # A typed handler, from its signature to the bytes of its answer.
-    *("signature", "shapes", "signature_reader", "refusals", "arguments", "response", "endpoint"),
+    *(
+        "signature",
+        "shapes",
+        "signature_reader",
+        "refusals",
+        "texts",
+        "arguments",
+        "response",
+        "endpoint",
+    ),
     # A feature, and what is documented of it.
     *("path_template", "feature", "openapi", "generation"),
     "shared_database",  # who keeps no data knows this much of it

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
 from petsage import AnswerHeader, Header, Problem, Reply
 
@@ -17,6 +17,11 @@ M = TypeVar("M", bound=BaseModel)
 # One tag and what follows it (RFC 9110, section 8.8.3). obs-text is in it: what is not UTF-8 has
 # been refused before.
 _TAG: Final = re.compile(r'(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7E\x80-\U0010FFFF]*)"')
+# The same for those who read the API's document, as far as JSON Schema's dialect has it.
+_ONE: Final = r'(W/)?"[!#-~]*"'
+_TAGS: Final = WithJsonSchema(
+    {"type": "string", "pattern": rf"^([*]|{_ONE}( *, *{_ONE})*)$", "examples": ['"abc"']}
+)
 _GAP: Final = re.compile(r"[ \t]*(?:,[ \t]*)+")
 
 
@@ -32,6 +37,7 @@ IfMatch = Annotated[
         "If-Match",
         description="Tags, of which what is changed has to have one; `*` for any. 412 otherwise.",
     ),
+    _TAGS,
 ]
 """The header `If-Match`, None where it is not there; `require_match` reads it."""
 
@@ -39,6 +45,7 @@ IfNoneMatch = Annotated[
     str | None,
     BeforeValidator(_joined),
     Header("If-None-Match", description="Tags of what the caller has already: 304 is enough."),
+    _TAGS,
 ]
 """The header `If-None-Match`, None where it is not there; `found` and `listed` read it."""
 

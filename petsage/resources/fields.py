@@ -51,10 +51,12 @@ class TextCheck:
     Args:
         check: raises a `PydanticCustomError` for a text that is none.
         format: what JSON Schema calls such a text.
+        pattern: what JSON Schema can say of it, where nothing else is said by one.
     """
 
     check: Callable[[str], None]
     format: str | None = None
+    pattern: str | None = None
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -65,8 +67,13 @@ class TextCheck:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """What pydantic says, and the format."""
-        return {**handler(schema), **({"format": self.format} if self.format else {})}
+        """What pydantic says, and the format or pattern."""
+        made = handler(schema)
+        if self.format is not None:
+            made["format"] = self.format
+        if self.pattern is not None:
+            made.setdefault("pattern", self.pattern)
+        return made
 
     def _checked(self, text: str) -> str:
         self.check(text)
@@ -131,7 +138,7 @@ def _in_utc(moment: datetime) -> datetime:
         ) from None
 
 
-NO_NUL: Final = TextCheck(_find_nul)
+NO_NUL: Final = TextCheck(_find_nul, pattern=r"^[^\u0000]*$")
 """Text without NUL, which no database keeps."""
 
 EMAIL: Final = TextCheck(_find_no_email, "email")

@@ -61,7 +61,7 @@ class Everything(BaseModel):
     aware: Annotated[dt.datetime, Field(description="Any.")] | None = None
     time: dt.time
     key: uuid.UUID
-    price: decimal.Decimal = Field(ge=0, max_digits=9, decimal_places=2)
+    price: decimal.Decimal = Field(ge=0)
     maybe: str | None
     left_out: int = 7
     words: list[str] = Field([], max_length=5)

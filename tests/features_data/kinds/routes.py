@@ -4,10 +4,10 @@ import datetime as dt
 import uuid
 from typing import Annotated, Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from pydantic import Field
 
-from petsage import Body, Cookie, Header, Media, Problem, Query, Reply, Request, Routes
+from petsage import Body, Cookie, Header, Media, Problem, Query, Reply, Routes
 
 from .models import Animal, Color, Everything, Filter, Node, Owner, Trouble, Visit
 
@@ -124,43 +124,13 @@ async def take_merge(
     return changes
 
 
-@routes.get("/reply/{number}", answers={404: Problem, 503: Trouble})
+@routes.get("/reply/{number}", answers={404: Problem, 409: Trouble})
 async def reply(number: Annotated[int, Field(ge=0)]) -> Reply[Owner] | Reply[Trouble]:
     if number % 3 == 0:
-        return Reply(Trouble(why="asleep"), status=503)
+        return Reply(Trouble(why="asleep"), status=409)
     if number % 3 == 1:
         raise Problem(404, "There is none")
     return Reply(Owner("Mia"), headers={"X-Mood": "good"})
-
-
-@routes.post("/read")
-async def read_bytes(request: Request) -> int:
-    return len(await request.read())
-
-
-@routes.post("/text")
-async def read_text(request: Request) -> int:
-    return len(await request.text())
-
-
-@routes.post("/json")
-async def read_json(request: Request) -> bool:
-    return bool(await request.json())
-
-
-@routes.post("/form")
-async def read_form(request: Request) -> int:
-    return len(await request.post())
-
-
-@routes.post("/parts")
-async def read_parts(request: Request) -> int:
-    count = 0
-    async for part in await request.multipart():
-        if isinstance(part, BodyPartReader):
-            await part.read()
-        count += 1
-    return count
 
 
 @routes.get("/media", answers={200: Media({"text/plain": str, "application/json": Owner})})
