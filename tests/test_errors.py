@@ -460,6 +460,33 @@ async def test_a_body_in_another_encoding_than_it_says_is_400(client, log_lines,
     assert not errors_of(log_lines())
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "int(await request.text())",
+        "float(await request.text())",
+        "(await request.text()) and request['nothing']",
+        "[][0] if await request.json() else 1",
+    ],
+)
+async def test_what_a_handler_makes_of_a_body_is_its_own_fault(
+    feature_client, feature_folder, log_lines, line
+):
+    source = f"""
+from petsage import Feature, Request, Routes
+routes = Routes()
+@routes.post("/it")
+async def it(request: Request) -> int:
+    return {line}
+feature = Feature(routes)
+"""
+    client = await feature_client(feature_folder("own", source))
+
+    await expect_problem(await client.post("/api/v1/it", data=b'"no number"'), 500)
+    assert len(errors_of(log_lines())) == 1
+    await expect_problem(await client.post("/api/v1/it", data=b"\xff"), 400)
+
+
 # Request ids and traces
 
 
