@@ -1,18 +1,26 @@
 """The access line: exactly one for each request, whatever becomes of it."""
 
 import asyncio
+import itertools
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextvars import copy_context
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
 
+from petsage.context import RequestContext, set_current_request
+from petsage.logs.access import AccessLogger
 from petsage.logs.pipeline import Pipeline
+from petsage.metrics import RequestMetrics
 from petsage.testing import Client, FeatureClient, FeatureFolder
 
 PATIENCE_S = 60.0
@@ -214,6 +222,80 @@ async def test_what_a_client_sends_cannot_break_its_line(both_ways, client, log_
     assert len(lines) == 3
     assert all(len(json.dumps(line)) < 8_000 for line in lines)
     assert all(len(line["request_id"]) == 32 for line in lines)
+
+
+class Origin(NamedTuple):
+    scheme: str | None
+    host: str | None
+
+
+Known = tuple[str, int, int, str | None, Origin | None]
+"""The path, the status, the bytes, and who asked."""
+
+
+def line_of(pipeline: Pipeline, path: Path, known: Known, headers: dict[str, str]) -> bytes:
+    """The line of a request of which this is known."""
+    pipeline.flush()
+    before = path.stat().st_size if path.exists() else 0
+    context = RequestContext("mine", "a" * 32, "b" * 16, "00", perf_counter(), "pets", "/r/{x}")
+    logger = AccessLogger(logging.getLogger("petsage.access"), "", RequestMetrics())
+
+    def note() -> None:
+        set_current_request(context)
+        logger.note(context, "GET", *known[:4], headers, known[4])
+
+    copy_context().run(note)
+    pipeline.flush()
+    line = path.read_bytes()[before:]
+    assert line.count(b"\n") == 1
+    return line
+
+
+KNOWN: dict[str, Known] = {
+    "plain": ("/r/1", 200, 500, "127.0.0.1", None),
+    "another path": ("/r/2", 200, 500, "127.0.0.1", None),
+    "another status": ("/r/1", 404, 0, None, None),
+    "from a proxy": ("/r/1", 200, 500, "10.0.0.1", Origin("https", "pets.example")),
+    "from another proxy": ("/r/1", 200, 500, "10.0.0.1", Origin("http", None)),
+    "hostile": ('/"\\\x7f\x9b%41/é', 200, 500, "127.0.0.1", None),
+    "no text": ("/r/\udcff", 200, 500, "127.0.0.1", None),
+    "long": ("/r/" + "x" * 900, 200, 500, "127.0.0.1", None),
+    "too long": ("/r/" + "x" * 450, 200, 500, "127.0.0.1", None),
+}
+
+
+class TestParts:
+    @pytest.fixture(params=[[], ["remote", "scheme"], ["bytes"], ["duration"], ["path"]], ids=str)
+    def petsage_settings(self, request, petsage_settings):
+        changed = {"redact": request.param, "max_line_bytes": 1024}
+        logs = petsage_settings.logs.model_copy(update=changed)
+        return petsage_settings.model_copy(update={"logs": logs})
+
+    def test_a_line_made_of_parts_is_that_of_the_record_but_for_its_time(
+        self, alone, log_pipeline, petsage_settings, monkeypatch
+    ):
+        (path,) = (sink.path for sink in petsage_settings.logs.sinks.values())
+        logger = logging.getLogger("petsage.access")
+        agents = [{}, {"User-Agent": "curl/8"}, {"User-Agent": '\x7f\x85"\\é'}]
+        for known, headers in itertools.product(KNOWN.values(), agents):
+            # Each twice: the first makes the parts, the second finds them.
+            made = [line_of(log_pipeline, path, known, headers) for _ in range(2)]
+            with monkeypatch.context() as patch:
+                patch.setattr(logger, "filters", [lambda _: True])
+                record = line_of(log_pipeline, path, known, headers)
+            expected = json.loads(record)
+            for line in made:
+                assert len(line) <= 1024
+                assert b"\x7f" not in line
+                assert not re.search(rb"\xc2[\x80-\x9f]", line)
+                got = json.loads(line)
+                assert list(got) == list(json.loads(record))
+                for name in {"timestamp", "duration_ms", "truncated"} & set(got):
+                    assert type(got[name]) is type(expected[name])
+                    got[name] = expected[name]
+                for each in (got, expected):
+                    each["altered"] = sorted(each.get("altered", []))
+                assert got == expected
 
 
 async def test_a_user_agent_that_is_not_sent_is_null(client, log_lines):

@@ -310,7 +310,7 @@ def log_info(
     """
     if not logger.isEnabledFor(logging.INFO):
         return
-    pipeline = _sole_listener(logger)
+    pipeline = sole_listener(logger)
     if pipeline is None:
         logger.info("%s", message, extra={**extra, _PROOF: proof}, stacklevel=3)
         return
@@ -326,18 +326,20 @@ def _secret_names(formatter: JsonFormatter, names: tuple[str, ...]) -> tuple[str
     return tuple(name for name in names if formatter.is_secret(name))
 
 
-def _sole_listener(logger: logging.Logger) -> Pipeline | None:
+def sole_listener(logger: logging.Logger) -> Pipeline | None:
     """The pipeline, where it alone would see a record of `logger`, and see it unchanged."""
     if logger.filters or logging.getLogRecordFactory() is not logging.LogRecord:
         return None
-    found: logging.Handler | None = None
+    found: list[logging.Handler] = []
     each: logging.Logger | None = logger
     while each is not None:
-        for handler in each.handlers:
-            if found is not None:
+        if each.handlers:
+            if found:
                 return None
-            found = handler
+            found = each.handlers
         each = each.parent if each.propagate else None
-    if type(found) is Pipeline and found.level <= logging.INFO and not found.filters:
-        return found
+    if len(found) == 1:
+        (handler,) = found
+        if type(handler) is Pipeline and handler.level <= logging.INFO and not handler.filters:
+            return handler
     return None
