@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -528,6 +529,19 @@ async def test_a_thread_that_died_is_begun_anew_and_counted(tmp_path, capfd):
     assert "its thread died and was begun anew" in capfd.readouterr().err
 
 
+class Counting:
+    """A target that counts what it takes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def write(self, lines: list[bytes]) -> Outcome:
+        self.count += len(lines)
+        return Outcome(len(lines))
+
+    def close(self) -> None: ...
+
+
 class Deadly:
     """A target in which a thread dies, once."""
 
@@ -563,6 +577,44 @@ def test_what_a_dead_thread_had_in_hand_counts_as_failed(capfd):
     account = sink.account()
     assert account == Account(3, written=1, dropped=0, failed=2, filtered=0, queued=0)
     assert account.failed_by == {"SystemExit": 2}
+
+
+def test_what_waits_behind_a_dead_threads_batch_is_written_at_once(capfd):
+    target = Deadly()
+    settings = SinkSettings(kind="stdout", queue_records=10_000)
+    sink = Sink("out", settings, target, flush_ms=60_000, report_drops=lambda *_: None)
+    lines = [b"%0300d\n" % number for number in range(4_900)]  # more than one batch holds
+    for line in lines:
+        sink.put(line)
+    started = time.monotonic()
+    assert sink.flush(PATIENCE_S)
+    assert time.monotonic() - started < PATIENCE_S / 2
+    account = sink.account()
+    sink.close(PATIENCE_S)
+    assert account.failed > 0
+    assert target.lines == lines[account.failed :]
+
+
+def test_no_call_to_hurry_is_lost(capfd):
+    """Each is heard, whatever the thread does just then: lines wait a minute for others else."""
+    target = Counting()
+    settings = SinkSettings(kind="stdout")
+    sink = Sink("out", settings, target, flush_ms=60_000, report_drops=lambda *_: None)
+
+    def log_and_hurry(_: int) -> None:
+        for _ in range(1_000):
+            sink.put(b"1\n")
+            if sink.account().queued:
+                sink.hurry()
+            while (queued := sink.account().queued) and time.monotonic() < deadline:
+                time.sleep(0)
+            assert queued == 0
+
+    deadline = time.monotonic() + PATIENCE_S / 2
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(log_and_hurry, range(2)))
+    sink.close(PATIENCE_S)
+    assert target.count == 2_000
 
 
 # What is urgent

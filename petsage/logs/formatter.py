@@ -81,7 +81,7 @@ class JsonFormatter(BaseJsonFormatter):
         if second != known:
             text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
             self._second = (second, text)
-        return "%s%06dZ" % (text, (created - second) * 1e6)  # noqa: UP031 - half the price of others
+        return f"{text}{str(math.floor((created - second) * 1e6)).zfill(6)}Z"
 
     def own_fields(self, timestamp: str, level: str, logger: str, message: str) -> dict[str, Any]:
         """The fields that every line has, in their order; the request's are those in hand."""
@@ -103,21 +103,24 @@ class JsonFormatter(BaseJsonFormatter):
             "span_id": span_id,
         }
 
-    def info_line(self, logger: str, message: str, extras: dict[str, Any]) -> bytes:
+    def info_line(
+        self, logger: str, message: str, extras: dict[str, Any], known: str | None = None
+    ) -> bytes:
         """A line at INFO with extras of plain values, under names that are no other field's.
 
         The same as `dump` makes of `own_fields` and them, for half the price: what one line has
-        in common with the next is put together once.
+        in common with the next is put together once. `known` is the extras as they end the line,
+        where the caller knows that.
         """
         request = current_request()
         if request is not None:
             try:
                 opening = self.opening(logger, request.feature, message)
-                rest = orjson.dumps(extras)
+                rest = known or harmless(orjson.dumps(extras))[1:].decode()
             except TypeError:
                 pass  # a lone surrogate: made plain below
             else:
-                line = self.info_line_of(opening, request, harmless(rest)[1:].decode())
+                line = self.info_line_of(opening, request, rest)
                 if line is not None:
                     return line
         timestamp = self.timestamp_of(time.time())

@@ -14,7 +14,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from random import getrandbits
 from typing import Any, Final
 
@@ -95,7 +94,7 @@ class Pipeline(logging.Handler):
         urgent = level >= logging.WARNING
         for lowest, sink in self._sinks:
             if level >= lowest:
-                state = sink.put(line, proof, urgent=urgent)
+                state = sink.put(line, proof, urgent)
                 if proof is not None and state == "queued":
                     proof.round.expect(sink.name)
             else:
@@ -268,7 +267,7 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
     pipeline = installed_pipeline()
     marker = getrandbits(128).to_bytes(16).hex()  # no secret # nosec B311
     proof = pipeline.begin_proof()
-    log_info(logger, message, {MARKER: marker}, proof)
+    log_info(logger, message, {MARKER: marker}, proof, f'"{MARKER}":"{marker}"}}')
     if not proof.seen:
         for sink in pipeline.sinks:
             proof.settle(sink.name, *_FILTERED)
@@ -296,7 +295,11 @@ async def prove_sinks(message: str) -> Receipt:
 
 
 def log_info(
-    logger: logging.Logger, message: str, extra: dict[str, Any], proof: Proof | None = None
+    logger: logging.Logger,
+    message: str,
+    extra: dict[str, Any],
+    proof: Proof | None = None,
+    known: str | None = None,
 ) -> None:
     """Logs at INFO: straight to the sinks where a pipeline alone would see the record.
 
@@ -307,6 +310,7 @@ def log_info(
         message: taken as it is, without `%` formatting.
         extra: plain values, under names that are no other field's.
         proof: is told what each sink makes of the line.
+        known: `extra` as it ends the line, harmless JSON, where the caller knows that.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
@@ -315,15 +319,10 @@ def log_info(
         logger.info("%s", message, extra={**extra, _PROOF: proof}, stacklevel=3)
         return
     formatter = pipeline.formatter
-    for name in _secret_names(formatter, tuple(extra)):
-        extra = {**extra, name: MASK}
-    pipeline.put(logging.INFO, formatter.info_line(logger.name, message, extra), proof)
-
-
-@lru_cache(maxsize=16)
-def _secret_names(formatter: JsonFormatter, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of the names have values that are masked: none, unless an operator says so."""
-    return tuple(name for name in names if formatter.is_secret(name))
+    for name in extra:
+        if formatter.is_secret(name):  # an operator may say so of any name
+            extra, known = {**extra, name: MASK}, None
+    pipeline.put(logging.INFO, formatter.info_line(logger.name, message, extra, known), proof)
 
 
 def sole_listener(logger: logging.Logger) -> Pipeline | None:

@@ -5,8 +5,8 @@ docs/decisions/0007 says how it fits together.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable
+from time import perf_counter
 from typing import Final, Literal
 
 SinkState = Literal["written", "failed", "dropped", "filtered", "timeout"]
@@ -20,48 +20,54 @@ Outcome = tuple[SinkState, str | None, float]
 """A line's state in one sink, what went wrong, and the milliseconds until then."""
 
 
+Told = tuple[SinkState, str | None, float]
+"""A line's state in one sink, what went wrong, and when that was, by `perf_counter`."""
+
+
 class Proof:
     """What the sinks make of one line; it begins when it is made.
 
     Attributes:
+        round: the round that it is written in.
         seen: whether the line came as far as the sinks.
+        told: what each sink has made of it by now; a sink's own thread sets its entry.
         done: is set when nothing more is waited for.
     """
 
-    __slots__ = ("_outcomes", "_started", "done", "round", "seen")
+    __slots__ = ("_started", "done", "round", "seen", "told")
 
     def __init__(self, its_round: "Round") -> None:
-        self._started = time.perf_counter()
+        self._started = perf_counter()
         self.round = its_round
-        self._outcomes: dict[str, Outcome] = {}  # a sink's own thread sets its entry
+        self.told: dict[str, Told] = {}
         self.seen = False
         self.done: asyncio.Future[None] = its_round.loop.create_future()
 
     def settle(self, sink: str, state: SinkState, error: str | None) -> None:
         """Notes what one sink has made of the line; from any thread."""
-        self._outcomes[sink] = (state, error, self._age_ms())
+        self.told[sink] = state, error, perf_counter()
 
     def outcome(self, sink: str) -> Outcome:
         """What one sink has made of the line by now; `timeout` where nothing was heard of it."""
-        known = self._outcomes.get(sink)
-        if known is not None:
-            return known
-        age_ms = self._age_ms()
-        return "timeout", f"not written within {age_ms / 1000:.2g} s", age_ms
-
-    def _age_ms(self) -> float:
+        told = self.told.get(sink)
+        state, error, at = told or ("timeout", None, perf_counter())
         # To the microsecond, in half the time that `round` takes.
-        return int((time.perf_counter() - self._started) * 1e6) / 1e3
+        took_ms = int((at - self._started) * 1e6) / 1e3
+        if told is None:
+            error = f"not written within {took_ms / 1000:.2g} s"
+        return state, error, took_ms
 
 
 class Round:
     """The proofs of one turn of an event loop: written together, waited for together.
 
     Args:
-        loop: the loop, in whose thread everything here runs but `acknowledge_soon`.
+        loop: the loop, in whose thread everything here runs.
         optional: the names of sinks that are waited for but shortly.
         timeout_s: how long the others are waited for, in seconds.
     """
+
+    __slots__ = ("_optional", "_proofs", "_timeout_s", "_timer", "_waiting", "loop")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, optional: frozenset[str], timeout_s: float
@@ -100,12 +106,8 @@ class Round:
             wait_s, expired = min(OPTIONAL_WAIT_S, wait_s), self._forgo_optional
         self._timer = self.loop.call_later(wait_s, expired)
 
-    def acknowledge_soon(self, sink: str, count: int) -> None:
-        """Tells the round, from any thread, that so many of its lines are settled in a sink."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and who waited gone with it
-            self.loop.call_soon_threadsafe(self._acknowledge, sink, count)
-
-    def _acknowledge(self, sink: str, count: int) -> None:
+    def acknowledge(self, sink: str, count: int) -> None:
+        """Is told that so many of its lines are settled in a sink."""
         left = self._waiting.get(sink)
         if left is None:
             return  # it was given up
@@ -138,9 +140,17 @@ def settle_lines(
     sink: str, proofs: Iterable[Proof], state: SinkState, error: str | None = None
 ) -> None:
     """Settles one line of each of `proofs` in a sink, and tells their rounds; from any thread."""
-    counts: dict[Round, int] = {}
+    told = state, error, perf_counter()
+    counts: dict[asyncio.AbstractEventLoop, dict[Round, int]] = {}
     for proof in proofs:
-        proof.settle(sink, state, error)
-        counts[proof.round] = counts.get(proof.round, 0) + 1
-    for its_round, count in counts.items():
-        its_round.acknowledge_soon(sink, count)
+        proof.told[sink] = told
+        rounds = counts.setdefault(proof.round.loop, {})
+        rounds[proof.round] = rounds.get(proof.round, 0) + 1
+    for loop, rounds in counts.items():
+        with contextlib.suppress(RuntimeError):  # it is closed, and who waited gone with it
+            loop.call_soon_threadsafe(_acknowledge, sink, rounds)
+
+
+def _acknowledge(sink: str, rounds: dict[Round, int]) -> None:
+    for its_round, count in rounds.items():
+        its_round.acknowledge(sink, count)

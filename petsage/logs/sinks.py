@@ -17,7 +17,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from itertools import islice
+from typing import Literal
 from weakref import WeakSet
 
 from petsage.logs.proofs import Proof, settle_lines
@@ -28,6 +29,7 @@ from petsage.settings import SinkSettings
 _COMPLAINT_INTERVAL_S = 30.0
 # One write takes no more than this, so that a stop waits for one write at the most.
 _MAX_BATCH_BYTES = 1024 * 1024
+_MAX_BATCH_LINES = 4096
 # A child of `multiprocessing` waits this long for each sink before it ends.
 _END_OF_CHILD_S = 5.0
 # A full queue that has to make room for what is urgent gives up this part of itself at once, so
@@ -58,12 +60,8 @@ class Account:
     failed_by: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
-class _Entry(NamedTuple):
-    """A queued line with more to it; an ordinary one is its bytes alone."""
-
-    line: bytes
-    proof: Proof | None
-    urgent: bool
+_Entry = tuple[bytes, Proof | None, bool]
+"""A queued line, its proof and whether it is urgent; an ordinary one is its bytes alone."""
 
 
 class Sink:
@@ -113,10 +111,12 @@ class Sink:
         self._write_began = 0.0
         self._unreported_drops = 0
         self._next_complaint = 0.0
-        self._awake = threading.Event()
-        self._hurry = threading.Event()
         self._progress = threading.Condition(self._lock)
-        self._sleeping = False
+        self._flushes = 0
+        # Released it wakes the thread. A lock, for an Event is a lock and much Python around it.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._is_rung = self._is_sleeping = self._is_hurried = False
         self.restarts = 0
         self._revival = threading.Lock()
         self._start_thread()
@@ -131,7 +131,7 @@ class Sink:
             self._begin()
 
     def put(
-        self, line: bytes, proof: Proof | None = None, *, urgent: bool = False
+        self, line: bytes, proof: Proof | None = None, urgent: bool = False
     ) -> Literal["queued", "dropped"]:
         """Queues one line; one that finds the queue full, or the sink closed, is dropped.
 
@@ -140,28 +140,37 @@ class Sink:
             proof: is told what becomes of it; who proves a line calls `hurry` when all are put.
             urgent: where the queue is full, others are dropped for it.
         """
+        entry = line if proof is None and not urgent else (line, proof, urgent)
         given_up: list[Proof] = []
+        # Not `acquire` and `try`: an exception that a signal raises can come between these two.
         with self._lock:
             self._emitted += 1
             if self._closing:
                 return self._refuse("closed", proof)
-            if len(self._queue) + len(self._in_flight) >= self.capacity and not (
+            queue = self._queue
+            if len(queue) + len(self._in_flight) >= self.capacity and not (
                 urgent and self._make_room(given_up)
             ):
                 return self._refuse("queue_full", proof)
-            plain = proof is None and not urgent
-            self._queue.append(line if plain else _Entry(line, proof, urgent))
-            wake = self._sleeping and proof is None
-            if wake:
-                self._sleeping = False
-            half_full = len(self._queue) == self._hurry_length
-        if wake:
-            self._awake.set()
-        if half_full:
-            self._hurry.set()
+            queue.append(entry)
+            if len(queue) == self._hurry_length:
+                self._is_hurried = True
+                self._ring()
+            elif self._is_sleeping and proof is None:
+                self._ring()
         if given_up:
             settle_lines(self.name, given_up, "dropped", _QUEUE_IS_FULL)
         return "queued"
+
+    def _ring(self) -> None:
+        """Wakes the thread; under the lock.
+
+        A bell that was rung is not rung again before the thread has looked at what there is to do.
+        """
+        self._is_sleeping = False
+        if not self._is_rung:
+            self._is_rung = True
+            self._bell.release()
 
     def _refuse(self, reason: DropReason, proof: Proof | None) -> Literal["dropped"]:
         self._drop(1, reason)
@@ -183,12 +192,13 @@ class Sink:
         count = 0
         while self._queue and count < wanted:
             entry = self._queue.pop()
-            if isinstance(entry, _Entry) and entry.urgent:
+            _, proof, urgent = (entry, None, False) if isinstance(entry, bytes) else entry
+            if urgent:
                 kept.append(entry)
                 continue
             count += 1
-            if isinstance(entry, _Entry) and entry.proof is not None:
-                given_up.append(entry.proof)
+            if proof is not None:
+                given_up.append(proof)
         self._queue.extend(reversed(kept))
         self._drop(count, "made_room")
         return count > 0
@@ -209,9 +219,9 @@ class Sink:
 
     def hurry(self) -> None:
         """Has what is queued written now, and not after `flush_ms`."""
-        self._sleeping = False
-        self._hurry.set()
-        self._awake.set()
+        with self._lock:
+            self._is_hurried = True
+            self._ring()
         if not self._thread.is_alive():
             self._revive()
 
@@ -244,16 +254,21 @@ class Sink:
     def flush(self, timeout_s: float) -> bool:
         """Waits until every line queued so far was written or failed; whether that was in time."""
         with self._progress:
+            self._flushes += 1
             goal = self._written + self._failed + len(self._queue) + len(self._in_flight)
         self.hurry()
         with self._progress:
-            # Lines that make room for urgent ones meanwhile are never written: then it runs empty.
-            return self._progress.wait_for(
-                lambda: (
-                    self._written + self._failed >= goal or not (self._queue or self._in_flight)
-                ),
-                timeout_s,
-            )
+            try:
+                # Lines that make room for urgent ones meanwhile are never written: then it runs
+                # empty.
+                return self._progress.wait_for(
+                    lambda: (
+                        self._written + self._failed >= goal or not (self._queue or self._in_flight)
+                    ),
+                    timeout_s,
+                )
+            finally:
+                self._flushes -= 1
 
     def close(self, timeout_s: float) -> None:
         """Takes no more lines, and writes what is queued, for `timeout_s` at the most.
@@ -300,26 +315,32 @@ class Sink:
             self._failed += len(lost)
             if lost:
                 self._failed_by[_name_of(error)] += len(lost)
+            self._is_hurried = True  # who asked for that may have been the dead one's to heed
             self._progress.notify_all()
         settle_lines(self.name, _proofs_of(lost), "failed", "the sink's thread died")
         self._complain(error, len(lost), "its thread died and was begun anew: ")
 
     def _write_until_closed(self) -> None:
-        while True:
-            with self._lock:
-                idle = not self._queue
-                if idle and self._closing:
-                    return
-                if idle:
-                    self._sleeping = True
-                    self._awake.clear()
-            if idle:
-                self._awake.wait()
-            # Others may come within this time, and are written with the first.
-            self._hurry.wait(self._flush_s)
-            self._hurry.clear()
+        while self._wait_for_lines():
             while self._write_batch():
                 pass
+
+    def _wait_for_lines(self) -> bool:
+        """Waits until lines are to be written; False where none will be, the sink being closed."""
+        while True:
+            with self._lock:
+                if self._is_rung:
+                    self._bell.acquire(blocking=False)  # it may be that nobody has heard it
+                    self._is_rung = False
+                if not self._queue and self._closing:
+                    return False
+                if self._is_hurried:
+                    return True
+                self._is_sleeping = not self._queue
+                # Others may come within this time, and are written with the first.
+                wait_s = self._flush_s if self._queue else -1
+            if not self._bell.acquire(timeout=wait_s):
+                return True
 
     def _write_batch(self) -> bool:
         """Writes what is queued, up to one batch; whether that was a full one, and more waits.
@@ -328,15 +349,16 @@ class Sink:
         else never rest, write a line or two at a time, and contend with those that log.
         """
         with self._lock:
-            batch = self._in_flight
-            lines: list[bytes] = []
-            size = 0
-            while self._queue and size < _MAX_BATCH_BYTES:
-                entry = self._queue.popleft()
-                batch.append(entry)
-                lines.append(entry if isinstance(entry, bytes) else entry.line)
-                size += len(lines[-1])
-            more = bool(self._queue)
+            batch = list(islice(self._queue, _MAX_BATCH_LINES))
+            lines = [entry if isinstance(entry, bytes) else entry[0] for entry in batch]
+            size = sum(map(len, lines))
+            while size > _MAX_BATCH_BYTES and len(lines) > 1:
+                batch.pop()
+                size -= len(lines.pop())
+            rest = deque(islice(self._queue, len(batch), None))
+            # In one step: an exception in this thread finds each line here or there.
+            self._in_flight, self._queue = batch, rest
+            self._is_hurried = False
         if not batch:
             return False
         self._write_began = time.monotonic()
@@ -345,7 +367,7 @@ class Sink:
         except Exception as error:  # noqa: BLE001 - a target's own fault fails its lines, and no more
             outcome = Outcome(0, error)
         self._settle(batch, outcome)
-        return more
+        return bool(rest)
 
     def _settle(self, batch: list[bytes | _Entry], outcome: Outcome) -> None:
         """Accounts for a batch, and tells those who wait for lines of it."""
@@ -356,11 +378,13 @@ class Sink:
             self._failed += failed
             if failed and outcome.error is not None:
                 self._failed_by[_name_of(outcome.error)] += failed
-            self._progress.notify_all()
+            if self._flushes:
+                self._progress.notify_all()
             drops = 0
             if not self._queue and not self._closing:
                 drops, self._unreported_drops = self._unreported_drops, 0
-        settle_lines(self.name, _proofs_of(batch[: outcome.written]), "written")
+        written = batch[: outcome.written] if failed else batch
+        settle_lines(self.name, _proofs_of(written), "written")
         if failed and outcome.error is not None:
             why = _words_of(outcome.error)
             settle_lines(self.name, _proofs_of(batch[outcome.written :]), "failed", why)
@@ -397,9 +421,7 @@ def _name_of(error: BaseException) -> str:
 
 
 def _proofs_of(entries: Iterable[bytes | _Entry]) -> list[Proof]:
-    return [
-        entry.proof for entry in entries if isinstance(entry, _Entry) and entry.proof is not None
-    ]
+    return [entry[1] for entry in entries if not isinstance(entry, bytes) and entry[1] is not None]
 
 
 def close_sinks(sinks: Iterable[Sink], timeout_s: float) -> None:
