@@ -174,6 +174,64 @@ def test_a_file_that_was_truncated_goes_on_at_its_beginning(tmp_path):
     target.close()
 
 
+@pytest.mark.parametrize("becomes", ["nothing", "a file", "a pipe"])
+def test_a_descriptor_that_somebody_closed_is_opened_anew(tmp_path, pipe, becomes):
+    path, other = tmp_path / "log.jsonl", tmp_path / "other"
+    other.write_bytes(b"other\n")
+    with closing(FileTarget(path)) as target:
+        assert target.write(lines_of(1)) == Outcome(1)
+        (ours,) = (
+            int(each.name)
+            for each in Path("/proc/self/fd").iterdir()
+            if each.is_symlink() and each.readlink() == path
+        )
+        os.close(ours)
+        if becomes != "nothing":
+            stranger = os.open(other, os.O_RDWR | os.O_APPEND) if becomes == "a file" else pipe[1]
+            os.dup2(stranger, ours)
+        assert target.write(lines_of(2)) == Outcome(1)
+        assert numbers_in(path) == [1, 2]
+        assert other.read_bytes() == b"other\n"
+        if becomes != "nothing":
+            os.fstat(ours)  # who has it now keeps it
+            os.close(ours)
+
+
+def test_a_file_that_another_appends_to_between_two_writes_is_looked_at_anew(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with closing(FileTarget(path)) as target:
+        assert target.write(lines_of(1)) == Outcome(1)
+        with path.open("ab") as file:
+            file.write(b"torn")
+        assert target.write(lines_of(2)) == Outcome(1)
+        with path.open("r+b") as file:
+            file.truncate(len(line_of(1)))
+        assert target.write(lines_of(3)) == Outcome(1)
+        assert numbers_in(path) == [1, 3]
+
+
+def test_a_batch_costs_five_calls_of_the_system_where_nobody_else_writes(tmp_path, monkeypatch):
+    calls: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        call = getattr(os, name)
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return call(*args, **kwargs)
+
+        return count
+
+    with closing(FileTarget(tmp_path / "log.jsonl", max_bytes=1000)) as target:
+        assert target.write(lines_of(1)) == Outcome(1)
+        for name in ("stat", "fstat", "lseek", "pread", "read", "write", "open", "fdatasync"):
+            monkeypatch.setattr(os, name, counted(name))
+        for number in range(2, 5):
+            assert target.write(lines_of(number, number)) == Outcome(2)
+    monkeypatch.undo()
+    assert calls == ["stat", "fstat", "write", "pread", "stat"] * 3
+
+
 def test_a_relative_path_means_the_folder_of_the_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     target = FileTarget(Path("log.jsonl"))

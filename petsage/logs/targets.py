@@ -14,9 +14,8 @@ import select
 import stat
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 # How often a batch is written anew because the path named another file when it was done.
 _MAX_MOVES = 3
@@ -26,8 +25,7 @@ _LOOKS = 20
 _REPLACED = "The file is replaced each time that it is written to"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How many lines of a batch were written whole, and what went wrong."""
 
     written: int
@@ -47,17 +45,17 @@ class Target(Protocol):
 class _LineWriter:
     """Writes lines to a descriptor, and never a line onto the end of a torn one.
 
-    Args:
-        torn: whether what is there ends within a line.
+    Attributes:
+        is_torn: whether what is there ends within a line.
     """
 
-    def __init__(self, *, torn: bool = False) -> None:
-        self._torn = torn
+    def __init__(self) -> None:
+        self.is_torn = False
 
     def write_lines(self, descriptor: int, lines: list[bytes]) -> tuple[bytes, Outcome]:
         """What went out, and how many of the lines are whole in it."""
         data = b"".join(lines)
-        start = 1 if self._torn else 0
+        start = 1 if self.is_torn else 0
         if start:
             data = b"\n" + data
         view = memoryview(data)
@@ -71,10 +69,10 @@ class _LineWriter:
                     can_take(descriptor)
         except OSError as error:
             if done:
-                self._torn = view[done - 1] != ord("\n")
+                self.is_torn = view[done - 1] != ord("\n")
             out = data[:done]
             return out, Outcome(out.count(b"\n", start), error)
-        self._torn = False
+        self.is_torn = False
         return data, Outcome(len(lines))
 
 
@@ -125,12 +123,16 @@ class FileTarget:
         self, path: Path, *, max_bytes: int = 0, backups: int = 5, fsync: bool = False
     ) -> None:
         self._path = path.absolute()  # a feature may change the working directory
+        self._name = str(self._path)
         self._max_bytes = max_bytes
         self._backups = backups
         self._fsync = fsync
         self._descriptor: int | None = None
+        self._identity = (0, 0)
         self._regular = False
         self._output = _LineWriter()
+        # Where the last write has ended, if that ended a line: a file as long needs no look.
+        self._end = -1
 
     def write(self, lines: list[bytes]) -> Outcome:
         """Writes `lines` and says how far it came."""
@@ -139,8 +141,8 @@ class FileTarget:
         rotation_error: OSError | None = None
         try:
             while written < len(lines):
-                descriptor = self._current()
-                count = self._fitting(descriptor, lines, written)
+                descriptor, size = self._current()
+                count = self._fitting(size, lines, written)
                 if count == 0 and not stays:
                     try:
                         stays = not self._rotate(descriptor)
@@ -149,8 +151,8 @@ class FileTarget:
                     continue
                 # A file that cannot be rotated grows: that is better than lines lost.
                 end = written + count if count else len(lines)
-                outcome = self._append(descriptor, lines[written:end])
-                if not self._is_named():
+                outcome = self._append(descriptor, size, lines[written:end])
+                if self._size() is None:
                     # Who looks at the path finds none of these lines: better twice than nowhere.
                     moves += 1
                     if moves > _MAX_MOVES:
@@ -170,16 +172,31 @@ class FileTarget:
         if descriptor is not None:
             os.close(descriptor)
 
-    def _append(self, descriptor: int, lines: list[bytes]) -> Outcome:
-        """Writes lines that fit, and looks whether they are there."""
+    def _append(self, descriptor: int, size: int, lines: list[bytes]) -> Outcome:
+        """Writes lines that fit, and looks whether they are there.
+
+        Each call of the system lets other threads run and waits for them: where nobody else
+        writes to the file, one reads back all that there is to know.
+        """
         if not self._regular:  # a device or a FIFO is a stream: it took every byte
             return self._output.write_lines(descriptor, lines)[1]
-        self._output = _LineWriter(torn=_ends_torn(descriptor))  # by whoever wrote last
+        self._output.is_torn = size != self._end and _ends_torn(descriptor)  # by whoever wrote last
+        self._end = -1
         out, outcome = self._output.write_lines(descriptor, lines)
         if not out:
             return outcome
         if self._fsync:
             os.fdatasync(descriptor)
+        before = b"\n" if size and out[:1] != b"\n" else b""
+        expected = before + out
+        if os.pread(descriptor, len(expected), size - len(before)) != expected:
+            return self._found(descriptor, out, outcome)
+        if not self._output.is_torn:
+            self._end = size + len(out)
+        return outcome
+
+    def _found(self, descriptor: int, out: bytes, outcome: Outcome) -> Outcome:
+        """Looks where the bytes are that others' came before; the outcome of their lines."""
         # Where our bytes begin: appending leaves the offset at their end, whoever else appends.
         start = os.lseek(descriptor, 0, os.SEEK_CUR) - len(out)
         if start < 0 or os.pread(descriptor, len(out), start) != out:
@@ -191,38 +208,41 @@ class FileTarget:
             )
         return outcome
 
-    def _current(self) -> int:
-        """The descriptor of what the path names now."""
+    def _current(self) -> tuple[int, int]:
+        """The descriptor of what the path names now, and its size."""
         if self._descriptor is not None:
-            if self._is_named():
-                return self._descriptor
+            size = self._size()
+            if not _is(self._descriptor, self._identity):
+                # Who closes what it did not open has closed it, and its number may be another's.
+                self._descriptor = None
+            elif size is not None:
+                return self._descriptor, size
             self.close()
-        return self._open()
+        descriptor = self._open()
+        return descriptor, os.fstat(descriptor).st_size
 
-    def _is_named(self) -> bool:
-        """Whether the path names the file that is open."""
-        if self._descriptor is None:
-            return False
+    def _size(self) -> int | None:
+        """The size of the file that is open; None where the path does not name it any more."""
         try:
-            named = self._path.stat()
+            named = os.stat(self._name)  # noqa: PTH116 - a Path costs as much as the call
         except (FileNotFoundError, NotADirectoryError):
-            return False  # moved or deleted, or its folder was
-        opened = os.fstat(self._descriptor)
-        return (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev)
+            return None  # moved or deleted, or its folder was
+        return named.st_size if (named.st_ino, named.st_dev) == self._identity else None
 
     def _open(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor, self._regular = _open_for_lines(self._path)
-        self._output = _LineWriter()
+        self._descriptor, opened = _open_for_lines(self._path)
+        self._identity = opened.st_ino, opened.st_dev
+        self._regular = stat.S_ISREG(opened.st_mode)
+        self._output, self._end = _LineWriter(), -1
         if self._fsync and self._regular:
             _sync_folder(self._path.parent)  # else the disk may have the file, and not its name
         return self._descriptor
 
-    def _fitting(self, descriptor: int, lines: list[bytes], start: int) -> int:
-        """How many of `lines` from `start` go into the file; an empty one takes any line."""
+    def _fitting(self, size: int, lines: list[bytes], start: int) -> int:
+        """How many of `lines` from `start` go into a file of this size; any line into an empty."""
         if not self._max_bytes:
             return len(lines) - start
-        size = os.fstat(descriptor).st_size
         count = 0
         for line in lines[start:]:
             if size and size + len(line) > self._max_bytes:
@@ -246,7 +266,7 @@ class FileTarget:
             return False  # another moves it now; what is written meanwhile is written anew
         except OSError:
             pass  # a file system without locks
-        if not self._is_named():
+        if self._size() is None:
             return True  # another has moved it
         if not self._backups:
             self._path.unlink()
@@ -262,8 +282,17 @@ class FileTarget:
         return self._path.with_name(f"{self._path.name}.{number}")
 
 
-def _open_for_lines(path: Path) -> tuple[int, bool]:
-    """Opens what the path names, or makes a file; its descriptor, and whether it is a file.
+def _is(descriptor: int, identity: tuple[int, int]) -> bool:
+    """Whether a descriptor is open, and that of the file whose inode and device these are."""
+    try:
+        opened = os.fstat(descriptor)
+    except OSError:
+        return False
+    return (opened.st_ino, opened.st_dev) == identity
+
+
+def _open_for_lines(path: Path) -> tuple[int, os.stat_result]:
+    """Opens what the path names, or makes a file; its descriptor, and what it is.
 
     Raises:
         OSError: it cannot be opened, or is another thing each time that it is looked at.
@@ -274,9 +303,9 @@ def _open_for_lines(path: Path) -> tuple[int, bool]:
         # neither a wait nor its own reader.
         flags = os.O_RDWR if expects_file else os.O_WRONLY | os.O_NONBLOCK
         descriptor = os.open(path, flags | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        if is_file == expects_file:
-            return descriptor, is_file
+        opened = os.fstat(descriptor)
+        if stat.S_ISREG(opened.st_mode) == expects_file:
+            return descriptor, opened
         os.close(descriptor)  # it was replaced in between, and is not open as it has to be
     raise OSError(errno.ESTALE, _REPLACED)
 
