@@ -326,7 +326,12 @@ class Sink:
                 pass
 
     def _wait_for_lines(self) -> bool:
-        """Waits until lines are to be written; False where none will be, the sink being closed."""
+        """Waits until lines are to be written; False where none will be, the sink being closed.
+
+        They wait for others. Once that time is over and none has come, the next one has to wake
+        this thread; before, it does not, for that would take the processor from who logs.
+        """
+        is_over = False
         while True:
             with self._lock:
                 if self._is_rung:
@@ -334,13 +339,10 @@ class Sink:
                     self._is_rung = False
                 if not self._queue and self._closing:
                     return False
-                if self._is_hurried:
+                if self._is_hurried or (is_over and self._queue):
                     return True
-                self._is_sleeping = not self._queue
-                # Others may come within this time, and are written with the first.
-                wait_s = self._flush_s if self._queue else -1
-            if not self._bell.acquire(timeout=wait_s):
-                return True
+                self._is_sleeping = is_over
+            is_over = not self._bell.acquire(timeout=-1 if is_over else self._flush_s)
 
     def _write_batch(self) -> bool:
         """Writes what is queued, up to one batch; whether that was a full one, and more waits.
