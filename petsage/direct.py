@@ -24,7 +24,7 @@ from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
 from petsage.parsing import StrictHandler
 from petsage.protocol import good_hosts, is_authority
-from petsage.response import JsonResponse
+from petsage.response import Content, JsonResponse, in_one_piece
 from petsage.routing import Mounted, RequestMatch, TableResource
 
 _CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
@@ -131,17 +131,51 @@ class DirectHandler(StrictHandler):
         self._request_in_progress = True
         self._take_off()
         # A task of its own, so that no request sees the context variables of another.
-        self._direct = self._loop.create_task(self._answer_directly(message, mounted, waiter))
+        self._direct = self._loop.create_task(self._answer(message, mounted, waiter))
 
-    async def _answer_directly(
+    async def _answer(
         self, message: RawRequestMessage, mounted: Mounted, waiter: asyncio.Future[None]
     ) -> None:
+        """Answers one request, and waits for the next.
+
+        Longer than 40 lines: in one piece, since each coroutine has its price at each step.
+        """
         goes_on = False
         try:
             if mounted.generation.is_retired:
                 goes_on = await self._answer_anew(message)
-            else:
-                goes_on = await self._answer(message, mounted)
+                return
+            context = begin(message)
+            context.feature, context.route = mounted.feature, mounted.template
+            self.hold(mounted.generation, context, self._direct)
+            endpoint, active, data = mounted.compiled.endpoint, self._requests.active, None
+            active[hdrs.METH_GET] += 1
+            try:
+                try:
+                    answer = endpoint.content(await endpoint.handler())
+                finally:
+                    active[hdrs.METH_GET] -= 1
+                if isinstance(answer, tuple):
+                    keep_alive = not self._is_last or bool(self._messages)
+                    data = in_one_piece(answer, context, keep_alive=keep_alive)
+            except BaseException as raised:  # noqa: BLE001 - what must pass is raised there
+                goes_on = await self._finish_raised(message, mounted, context, raised)
+                return
+            if data is None or not isinstance(answer, tuple):
+                goes_on = await self._finish(message, mounted, context, answer)
+                return
+            context.answer = answer
+            transport, status = self.transport, answer[1]
+            if transport is None or transport.is_closing():
+                self._note(message, context, status, 0)
+                return
+            transport.write(data)
+            try:
+                if self._paused:
+                    await self._drain_helper()
+            finally:
+                self._note(message, context, status, len(data))
+            goes_on = keep_alive
         except asyncio.CancelledError:
             self._status = CUT
             raise
@@ -152,21 +186,21 @@ class DirectHandler(StrictHandler):
         finally:
             self._let_go()
             self._land()
-            self._direct = None
-            self._request_in_progress = False
-            self._waiter = waiter
-            if self._handler_waiter is not None and not self._handler_waiter.done():
-                self._handler_waiter.set_result(None)  # the stop waits for this answer
-            if not goes_on or self._close or self._force_close:
-                self.force_close()
-            else:
-                self._go_on(waiter)
+            self._wait_again(waiter, goes_on=goes_on)
 
-    def _go_on(self, waiter: asyncio.Future[None]) -> None:
-        """Waits for the next request as aiohttp's loop does, or wakes it where one has come."""
+    def _wait_again(self, waiter: asyncio.Future[None], *, goes_on: bool) -> None:
+        """Waits for the next request as aiohttp's loop does, or closes the connection."""
+        self._direct = None
+        self._request_in_progress = False
+        self._waiter = waiter
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)  # the stop waits for this answer
+        if not goes_on or self._close or self._force_close:
+            self.force_close()
+            return
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._messages and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(None)  # one has come meanwhile
 
     def _take_off(self) -> None:
         """Counts the request in hand as in flight."""
@@ -196,51 +230,27 @@ class DirectHandler(StrictHandler):
         outcome, was_cut = await self._handle_request(unmade, self._loop.time(), handler)
         return not was_cut and outcome.keep_alive
 
-    async def _answer(self, message: RawRequestMessage, mounted: Mounted) -> bool:
-        """Answers one request; whether the connection goes on."""
-        context = begin(message)
-        context.feature, context.route = mounted.feature, mounted.template
-        self.hold(mounted.generation, context, self._direct)
-        endpoint = mounted.compiled.endpoint
-        active = self._requests.active
-        active[hdrs.METH_GET] += 1
-        try:
-            try:
-                answer = endpoint.respond(await endpoint.handler())
-            finally:
-                active[hdrs.METH_GET] -= 1
-            if isinstance(answer, JsonResponse) and answer.is_plain:
-                keep_alive = not self._is_last or bool(self._messages)
-                data = answer.message(context, keep_alive=keep_alive)
-            else:
-                data = None
-        except BaseException as raised:
-            error = in_place_of(raised, context) if context.is_overdue else raised
-            if must_pass(error):
-                # The stop cuts it: no answer follows, and so no access line but this one.
-                self._note(message, context, 503, 0)
-                raise
-            return await self._finish(message, mounted, context, error)
-        if data is None:
-            return await self._finish(message, mounted, context, answer)
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            self._note(message, context, answer.status, 0)
-            return False
-        transport.write(data)
-        try:
-            if self._paused:
-                await self._drain_helper()
-        finally:
-            self._note(message, context, answer.status, len(data))
-        return keep_alive
+    async def _finish_raised(
+        self,
+        message: RawRequestMessage,
+        mounted: Mounted,
+        context: RequestContext,
+        raised: BaseException,
+    ) -> bool:
+        """Answers a request whose handler raised; whether the connection goes on."""
+        error = in_place_of(raised, context) if context.is_overdue else raised
+        if must_pass(error):
+            # The stop cuts it: no answer follows, and so no access line but this one.
+            self._note(message, context, 503, 0)
+            raise raised
+        return await self._finish(message, mounted, context, error)
 
     async def _finish(
         self,
         message: RawRequestMessage,
         mounted: Mounted,
         context: RequestContext,
-        outcome: web.StreamResponse | BaseException,
+        outcome: Content | web.StreamResponse | BaseException,
     ) -> bool:
         """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
         writer = StreamWriter(self, self._loop)
@@ -251,6 +261,8 @@ class DirectHandler(StrictHandler):
         request._match_info = match
         if isinstance(outcome, BaseException):
             outcome = respond_to(outcome, request, context)
+        elif isinstance(outcome, tuple):
+            outcome = JsonResponse(*outcome)
         answer, was_cut = await self.finish_response(request, outcome, self._loop.time())
         return not was_cut and bool(answer.keep_alive)
 

@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError
 
 from petsage.arguments import read_arguments
 from petsage.errors import Problem
-from petsage.response import JsonResponse
+from petsage.response import Content, JsonResponse
 from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
 from petsage.signature import Flaw, Media, Reply, Returns, Signature, is_status, name_of
 from petsage.signature_reader import read_signature
@@ -58,7 +58,7 @@ class Endpoint:
         self.handler = handler
         self.name = name_of(handler)
         self.signature = signature
-        self.status = status
+        self.status = int(status)
         self.answer = answer
         self.answers = {key: each for key, each in others.items() if isinstance(each, JsonAnswer)}
         self.media = {key: each for key, each in others.items() if isinstance(each, dict)}
@@ -104,29 +104,42 @@ class Endpoint:
         Raises:
             TypeError: it is not what the handler's return annotation says.
         """
+        content = self.content(value)
+        return JsonResponse(*content) if isinstance(content, tuple) else content
+
+    def content(self, value: Any) -> Content | web.StreamResponse:
+        """What a handler returned, as what goes out, or as its own response.
+
+        Raises:
+            TypeError: it is not what the handler's return annotation says.
+        """
         status, empty_status, headers = self.status, self.empty_status, _NO_HEADERS
         if isinstance(value, Reply):
             if value.status is not None:
-                status = value.status
+                status = int(value.status)  # it may be an `HTTPStatus`
                 if status != self.status and empty_status is not None:
                     empty_status = status
             headers = value.headers or _NO_HEADERS
             json, value = value.json, value.value
             if json is not None and self._is_own_json(value, status):
-                return JsonResponse(json, status, headers)
-        if isinstance(value, web.StreamResponse):
-            return value
+                return json, status, headers
+        answer = self.answers.get(status, self.answer) if self.answers else self.answer
+        if answer is not None and type(value) is answer.model:
+            return self._to_json(answer, value, status), status, headers
+        # Not by `isinstance`, which for this class takes longer than all the rest.
+        if web.StreamResponse in type(value).__mro__:
+            response: web.StreamResponse = value
+            return response
         if value is None and (empty_status is not None or status in self._bodiless):
-            return web.Response(status=empty_status or status, headers=headers)
-        return JsonResponse(self._to_json(value, status), status, headers)
+            return None, empty_status or status, headers
+        return self._to_json(answer, value, status), status, headers
 
     def _is_own_json(self, value: Any, status: int) -> bool:
         """Whether the JSON that a value's own model makes is what this answers with."""
         answer = self.answers.get(status, self.answer)
         return answer is not None and type(value) is answer.model and status not in self._bodiless
 
-    def _to_json(self, value: Any, status: int) -> bytes:
-        answer = self.answers.get(status, self.answer)
+    def _to_json(self, answer: JsonAnswer | None, value: Any, status: int) -> bytes:
         if answer is None:
             raise TypeError(
                 f"`{self.name}` returned {type(value).__name__}, and its return annotation says "
