@@ -15,6 +15,7 @@ from petsage.answers import begin, fail, must_pass, problem_response, stamp, sta
 from petsage.catalog import CATALOG
 from petsage.context import current_request
 from petsage.errors import Problem
+from petsage.heads import Heads
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS
 from petsage.proxies import Proxies
@@ -119,6 +120,9 @@ class ConnectionServer(web.Server):
     Args:
         server: the one that aiohttp made of an application.
         options: the keyword arguments of each `Connection`.
+
+    Attributes:
+        heads: of requests that came before.
     """
 
     def __init__(self, server: web.Server, options: dict[str, Any]) -> None:
@@ -128,7 +132,8 @@ class ConnectionServer(web.Server):
             handler_cancellation=server.handler_cancellation,
         )
         self._wheel = Wheel(self._loop)
-        self._options = {**options, "wheel": self._wheel}
+        self.heads = Heads()
+        self._options = {**options, "wheel": self._wheel, "heads": self.heads}
         self._is_closing = False
 
     def __call__(self) -> RequestHandler:

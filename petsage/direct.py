@@ -9,6 +9,7 @@ Whatever else comes goes aiohttp's way, and so does whatever goes wrong here.
 import asyncio
 import inspect
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -19,6 +20,7 @@ from multidict import istr
 
 from petsage.answers import begin, in_place_of, must_pass, respond_to
 from petsage.context import RequestContext
+from petsage.heads import MAX_HEAD_BYTES, Heads
 from petsage.holding import CUT, Unmade
 from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
@@ -31,6 +33,9 @@ _CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
 _TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
 _EXPECT: Final = istr(hdrs.EXPECT)
 _HOST: Final = istr(hdrs.HOST)
+
+_METHODS: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
+_NOTHING: Final[Mapping[str, Mounted]] = {}
 
 _log = logging.getLogger(__name__)
 
@@ -46,17 +51,25 @@ class DirectHandler(StrictHandler):
         app: the root application.
         resource: has the table of routes; None where `app` looks at every request, and none may
             go past it.
+        heads: of requests that came before, on whatever connection of the server.
     """
 
     __slots__ = (
-        *("_access", "_counts", "_direct", "_is_in_flight", "_remote", "_requests", "_resource"),
+        *("_access", "_counts", "_direct", "_heads", "_is_in_flight", "_remote", "_requests"),
+        "_resource",
     )
 
     def __init__(
-        self, *args: Any, app: web.Application, resource: TableResource | None, **kwargs: Any
+        self,
+        *args: Any,
+        app: web.Application,
+        resource: TableResource | None,
+        heads: Heads,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, app=app, **kwargs)
         self._resource = resource
+        self._heads = heads
         self._requests = app[REQUESTS]
         self._counts = app[CONNECTIONS]
         self._is_in_flight = False
@@ -74,6 +87,24 @@ class DirectHandler(StrictHandler):
         if self._proxies is not None and not self._proxies.trusts(self._remote):
             self._proxies = None
 
+    def _is_known(self, data: bytes) -> bool:
+        """Whether what came is a request that has come before, and can be answered directly.
+
+        Then it is begun here: the same bytes parse the same. What depends on the moment is asked
+        as for any other.
+        """
+        if len(data) > MAX_HEAD_BYTES:
+            return False
+        message, waiter = self._heads.get(data), self._waiter
+        if message is None or waiter is None or waiter.done() or self._part != b"":
+            return False
+        mounted = self._routes().get(message.path)
+        if mounted is None or self._upgraded or self._close or self._force_close:
+            return False
+        self._request_count += 1
+        self._begin_direct(message, mounted, waiter)
+        return True
+
     def data_received(self, data: bytes) -> None:
         """Parses what came, and answers it or wakes aiohttp's loop to."""
         waiter = self._waiter
@@ -90,23 +121,35 @@ class DirectHandler(StrictHandler):
                 self._look_at(data, count)
         finally:
             if mounted is not None:
-                self._begin_direct(mounted, waiter)
+                message: Any = self._messages.popleft()[0]
+                assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
+                self._parser.message_consumed()
+                self._heads.keep(data, message)
+                self._begin_direct(message, mounted, waiter)
             else:
                 self._waiter = waiter
                 if self._messages:
                     waiter.set_result(None)
 
+    def _routes(self) -> Mapping[str, Mounted]:
+        """What can be answered directly now, by path.
+
+        Where there are too many requests, one is refused the other way, unless it never is.
+        """
+        counts = self._counts
+        if self._resource is None or self._is_last or counts.in_flight >= counts.max_requests:
+            return _NOTHING
+        return self._resource.table.direct
+
     def _find_direct(self, data: bytes) -> Mounted | None:
         """The route of the one request that has come, where it can be answered directly."""
-        if self._resource is None or self._is_last or len(self._messages) != 1:
+        if len(self._messages) != 1:
             return None
-        if self._counts.in_flight >= self._counts.max_requests:
-            return None  # it is refused the other way, unless it is one that never is
         message, payload = self._messages[0]
         if (
             payload is not EMPTY_PAYLOAD
             or isinstance(message, _ErrInfo)
-            or message.method != hdrs.METH_GET
+            or message.method not in _METHODS
             or message.should_close
             or message.upgrade
             or message.version != HttpVersion11
@@ -120,13 +163,13 @@ class DirectHandler(StrictHandler):
         host = message.headers.get(_HOST)
         if host not in good_hosts and not is_authority(host or ""):
             return None
-        return self._resource.table.direct.get(message.path)
+        return self._routes().get(message.path)
 
-    def _begin_direct(self, mounted: Mounted, waiter: asyncio.Future[None]) -> None:
-        message: Any = self._messages.popleft()[0]
-        assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
+    def _begin_direct(
+        self, message: RawRequestMessage, mounted: Mounted, waiter: asyncio.Future[None]
+    ) -> None:
         assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
-        self._parser.message_consumed()
+        self._waiter = None  # out of the sight of whatever comes meanwhile
         self._manager.requests_count += 1
         self._request_in_progress = True
         self._take_off()
@@ -149,15 +192,16 @@ class DirectHandler(StrictHandler):
             context.feature, context.route = mounted.feature, mounted.template
             self.hold(mounted.generation, context, self._direct)
             endpoint, active, data = mounted.compiled.endpoint, self._requests.active, None
-            active[hdrs.METH_GET] += 1
+            active[message.method] += 1
             try:
                 try:
                     answer = endpoint.content(await endpoint.handler())
                 finally:
-                    active[hdrs.METH_GET] -= 1
+                    active[message.method] -= 1
                 if isinstance(answer, tuple):
                     keep_alive = not self._is_last or bool(self._messages)
-                    data = in_one_piece(answer, context, keep_alive=keep_alive)
+                    is_head = message.method == hdrs.METH_HEAD
+                    data = in_one_piece(answer, context, keep_alive=keep_alive, is_head=is_head)
             except BaseException as raised:  # noqa: BLE001 - what must pass is raised there
                 goes_on = await self._finish_raised(message, mounted, context, raised)
                 return

@@ -99,7 +99,8 @@ class RouteTable:
         routes: in the order in which they were declared.
 
     Attributes:
-        direct: by path, what a GET without a query or a body leads to and needs no request for.
+        direct: by path, what a GET or HEAD without a query or a body leads to, and needs no request
+            for.
 
     Raises:
         RouteClash: two of them have the same method and path.

@@ -173,6 +173,8 @@ class TimedHandler(DirectHandler):
         aiohttp would queue the error as a request behind this one, and its handler would wait for
         a body that never ends. Its queue is no public part of it; a test holds us to this.
         """
+        if self._is_known(data):
+            return
         was_whole, count = self._body.is_eof(), self._request_count
         if not was_whole:
             self._body_bytes += len(data)

@@ -16,6 +16,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,6 +29,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.connection import Connection, Runner
+from petsage.heads import MAX_HEADS
 from petsage.metrics import REQUESTS
 from tests.conftest import errors_of, write_feature
 
@@ -443,7 +445,6 @@ async def test_the_smoke_test_makes_no_request(petsage_client, made):
 
 
 OTHERS = {
-    "HEAD": head("quick", method="HEAD"),
     "a query": head("quick?a=1"),
     "an empty query": head("quick?"),
     "an absolute target": QUICK.replace(b"/api", b"http://x/api", 1),
@@ -663,6 +664,179 @@ async def test_garbage_in_the_same_packet_ends_the_connection_as_ever(start):
     assert answers.endswith(b"}")
     assert answers.count(b" 400 Bad Request\r\n") == 1
     assert len(server.access()) == answers.count(b"HTTP/1.")
+
+
+# --- Heads that came before ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def parsed(monkeypatch) -> list[bytes]:
+    """What aiohttp's parser is given, packet by packet."""
+    packets: list[bytes] = []
+    original = RequestHandler.data_received
+
+    def note(self: RequestHandler, data: bytes) -> None:
+        packets.append(data)
+        original(self, data)
+
+    monkeypatch.setattr(RequestHandler, "data_received", note)
+    return packets
+
+
+def replace_in(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_head_that_came_before_is_answered_as_the_first_was(start, parsed, method):
+    server = await start()
+    data = head("quick", "User-Agent: me", "Connection: keep-alive", method=method)
+    caller, other = await server.connect(), await server.connect()
+    answers = []
+    for each in (caller, caller, other, caller):
+        each.writer.write(data)
+        raw = await each.reader.readuntil(b"\r\n\r\n")
+        body = b"" if method == "HEAD" else await each.reader.readexactly(15)
+        answers.append(Answer(raw, body))
+    assert parsed == [data]
+    assert len({repr(answer.comparable) for answer in answers}) == 1
+    assert len({answer.header("x-request-id") for answer in answers}) == 4
+    lines = server.access()
+    assert [line["request_id"] for line in lines] == [
+        answer.header("x-request-id") for answer in answers
+    ]
+    shown = ("method", "path", "route", "status", "bytes", "user_agent", "feature")
+    assert {tuple(line[key] for key in shown) for line in lines} == {
+        (method, "/api/v1/quick", "/api/v1/quick", 200, answers[0].size, "me", "probe")
+    }
+    assert server.counts() == {(method, "/api/v1/quick", "200"): 4}
+    assert server.runner.server is not None
+    assert server.runner.server.requests_count == 4
+
+
+async def test_a_head_that_came_before_leads_to_what_is_served_now(start, parsed):
+    server = await start()
+    caller = await server.connect()
+    assert (await caller.ask(QUICK)).body == b'{"quick":"yes"}'
+    file = Path(server.feature.__file__)
+    replace_in(file, '"yes"', '"now"')
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(QUICK)).body == b'{"quick":"now"}'
+    replace_in(file, '"/quick"', '"/slow"')
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(QUICK)).status == 404
+    assert parsed == [QUICK, QUICK]  # what is no route's is not looked up by its head
+
+
+async def test_a_known_head_in_pieces_or_with_more_behind_it_is_parsed(start, parsed):
+    server = await start()
+    caller = await server.connect()
+    assert (await caller.ask(QUICK)).status == 200
+    for data in ((QUICK[:20], QUICK[20:]), (QUICK + QUICK,), (QUICK + QUICK[:9], QUICK[9:])):
+        parsed.clear()
+        expected = b"".join(data).count(b"\r\n\r\n")
+        for piece in data:
+            caller.writer.write(piece)
+            await until(lambda: parsed and parsed[-1] == piece)  # noqa: B023 - called at once
+        assert await bodies(caller, ["quick"] * expected) == [BODIES["quick"]] * expected
+        assert parsed == list(data)
+        assert (await caller.ask(QUICK)).status == 200
+        assert parsed == list(data)
+
+
+async def test_a_known_head_behind_others_waits_for_its_turn(start, parsed):
+    server = await start()
+    caller, other = await server.connect(), await server.connect()
+    assert (await caller.ask(QUICK)).status == 200
+    caller.writer.write(head("held"))
+    await server.feature.begun.wait()
+    caller.writer.write(QUICK)
+    await until(lambda: len(parsed) == 3)  # it is not looked up while another is in hand
+    await other.ask(head("go"))
+    assert (await caller.answer()).body == b'{"held":"done"}'
+    assert (await caller.answer()).body == BODIES["quick"]
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+async def test_garbage_behind_a_known_head_is_refused(start, is_apart):
+    server = await start()
+    caller = await server.connect()
+    assert (await caller.ask(QUICK)).status == 200
+    if is_apart:
+        assert (await caller.ask(QUICK)).status == 200
+    else:
+        caller.writer.write(QUICK)
+    caller.writer.write(b"SECRET\r\n\r\n")
+    if not is_apart:
+        assert (await caller.answer()).status == 200
+    assert (await caller.answer()).status == 400
+    assert await caller.rest() == b""
+
+
+async def test_a_known_head_is_refused_where_there_are_too_many(start):
+    server = await start(max_requests_in_flight=1)
+    caller, other = await server.connect(), await server.connect()
+    assert (await caller.ask(QUICK)).status == 200
+    other.writer.write(head("held"))
+    await server.feature.begun.wait()
+    assert (await caller.ask(QUICK)).status == 503
+    server.feature.go.set()
+    assert (await other.answer()).status == 200
+    assert (await caller.ask(QUICK)).status == 200
+
+
+async def test_a_known_head_is_a_connections_last_where_it_is_to_close(start):
+    server = await start()
+    caller = await server.connect()
+    assert (await caller.ask(QUICK)).header("connection") is None
+    server.runner.close_after_answers()
+    assert (await caller.ask(QUICK)).header("connection") == "close"
+    assert await caller.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("Authorization: Bearer s3cret", "authorization: Basic s3cret", "Cookie: a=s3cret"),
+        *("Proxy-Authorization: Basic s3cret", "X-Api-Key: s3cret", "X-Request-ID: s3cret"),
+        *("traceparent: s3cret", "X-Forwarded-For: 192.0.2.1", f"User-Agent: {'x' * 1024}"),
+    ],
+)
+async def test_a_head_with_what_may_be_secret_or_is_long_is_not_kept(start, parsed, line):
+    server = await start()
+    caller = await server.connect()
+    data = head("quick", line)
+    for count in (1, 2):
+        assert (await caller.ask(data)).status == 200
+        assert parsed == [data] * count
+    assert server.runner.server.heads == {}
+
+
+async def test_no_more_heads_are_kept_than_a_bound(start):
+    server = await start()
+    caller = await server.connect()
+    heads = server.runner.server.heads
+    for number in range(MAX_HEADS + 2):
+        assert (await caller.ask(head("quick", f"User-Agent: {number}"))).status == 200
+        assert len(heads) <= MAX_HEADS
+    assert len(heads) == 2
+
+
+@pytest.mark.parametrize(
+    "kind", ["dict", "reply", "none", "status without a body", "problem", "error", "cookie"]
+)
+async def test_the_answer_to_a_head_is_the_one_that_aiohttps_way_gives(start, kind):
+    server = await start()
+    found = []
+    for path in (IDS[kind], f"{IDS[kind]}?x=1"):
+        caller = await server.connect()
+        caller.writer.write(head(path, method="HEAD"))
+        raw = await caller.reader.readuntil(b"\r\n\r\n")
+        assert (await caller.ask(QUICK)).status == 200  # no body was between
+        line = server.access()[-2]
+        found.append((Answer(raw, b"").comparable, line["bytes"] - len(raw), line["status"]))
+    assert found[0] == found[1]
+    assert found[0][1] == 0
 
 
 # --- Clients that go away -------------------------------------------------------------------------

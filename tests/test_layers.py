@@ -42,7 +42,18 @@ ROWS = [
     # What operators ask, and the features of the core that answer.
     *("watchdog", "token_file", "management", "readiness", "system"),
     # The application, its connections, the process.
-    *("app", "protocol", "proxies", "holding", "parsing", "direct", "wheel", "timed", "connection"),
+    *(
+        "app",
+        "protocol",
+        "proxies",
+        "holding",
+        "parsing",
+        "heads",
+        "direct",
+        "wheel",
+        "timed",
+        "connection",
+    ),
     *("sockets", "accepting", "descriptors", "ending", "changes", "watch", "server"),
     # The log, read again.
     *("log_reader", "log_search"),
