@@ -160,7 +160,7 @@ def running(
     port = _free_port()
     command = [sys.executable, "-m", *server.arguments, str(port)]
     with (folder / "output.txt").open("wb") as output, _on_core(core):
-        process = subprocess.Popen(  # noqa: S603 # nosec B603 - our own command, without a shell
+        process = subprocess.Popen(  # noqa: S603 - a server, named here # nosec B603
             command,
             cwd=folder,
             env=_environment(log_file, server) | dict(environment or {}),
