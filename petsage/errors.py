@@ -289,6 +289,7 @@ FINDINGS: Final[Mapping[str, str]] = {
     "handler-not-async": "A handler is no `async def`",
     "bad-annotation": "An annotation is missing, or cannot be resolved or compiled",
     "bad-parameter": "It cannot be said where a parameter comes from",
+    "slow-pattern": "A text can keep the server busy with a regular expression for ever",
     "path-mismatch": "A name in the path is no parameter of the handler",
     "bad-answer": "The return annotation, `status` or `answers` cannot be answered",
     "lifespan-failed": "The lifespan raised at its start",

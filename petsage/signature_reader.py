@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Never, NoReturn, get_args, get_origin
 from aiohttp import web
 from pydantic.fields import FieldInfo
 
+from petsage.backtracking import slow_patterns
 from petsage.shapes import JsonType, UnusableType
 from petsage.signature import (
     AnswerHeader,
@@ -150,6 +151,13 @@ class _Reader:
                 "use a type that pydantic knows, or `Annotated[…, FromApp(KEY)]` for an object",
             )
             return
+        for pattern in slow_patterns(kind.adapter.core_schema):
+            self._flaw(
+                "slow-pattern",
+                f"`{name}` of `{self._name}` has to match `{pattern:.80}` by Python's engine, and "
+                "a text can keep that busy for ever",
+                "leave out the `regex_engine`, or `re.compile`; or let no repeat stand in a repeat",
+            )
         self._place(parameter, kind, marker)
 
     def _cannot_be_given(self, parameter: inspect.Parameter) -> bool:

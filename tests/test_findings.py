@@ -27,7 +27,7 @@ feature = Feature(routes)
 TOP = """
 from typing import Annotated, Any
 from petsage import AppKey, Feature, FromApp, Routes
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 routes = Routes()
 KEY = AppKey("KEY", int)
 """
@@ -275,6 +275,18 @@ async def answer(thing: Odd) -> None: ...
         "bad-parameter",
         "declare each argument by its name",
         "@routes.get('/broken')  # HERE\nasync def answer(**more: int) -> None: ...",
+    ),
+    handler(
+        "slow-pattern",
+        "leave out the `regex_engine`, or `re.compile`; or let no repeat stand in a repeat",
+        """
+class Named(BaseModel, regex_engine="python-re"):
+    name: Annotated[str, Field(pattern=r"^(\\w+\\s?)*$")]
+
+@routes.post("/named")  # HERE
+async def name_it(named: Named) -> None:
+    pass
+""",
     ),
     handler(
         "path-mismatch",

@@ -16,6 +16,7 @@ ROWS = [
     *(
         "signature",
         "shapes",
+        "backtracking",
         "signature_reader",
         "refusals",
         "texts",
