@@ -125,6 +125,8 @@ class _Started:
             faults.append(f"{lines.access} access lines for {self.answered} answers")
         if lines.invalid:
             faults.append(f"{lines.invalid} lines are no JSON object or lack what they are to say")
+        if lines.warnings:
+            faults.append(f"{lines.warnings} lines are warnings, or worse")
         return faults
 
     def lost_lines(self) -> int:

@@ -28,6 +28,7 @@ _ACCESS: Final[dict[str, tuple[str, ...]]] = {
 }
 APP_FACTS: Final = tuple(_COMMON)
 ACCESS_FACTS: Final = tuple(_ACCESS)
+_WORSE: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Lines:
     """What stands in a server's log.
 
     `invalid` lines are no JSON, or lack a fact of their kind; `not_200` access lines differ in
-    their status. The names of fields are those of one line of each kind.
+    their status; `warnings` are further lines that tell of something worse, such as lines that a
+    full queue has dropped. The names of fields are those of one line of each kind.
     """
 
     app: int
     access: int
     invalid: int
     not_200: int
+    warnings: int = 0
     app_fields: tuple[str, ...] = ()
     access_fields: tuple[str, ...] = ()
 
@@ -67,6 +70,8 @@ class Lines:
             faults.append(
                 f"{self.not_200} access lines with a status other than 200, for {too_early} answers"
             )
+        if self.warnings:
+            faults.append(f"{self.warnings} lines of it are warnings, or worse")
         return faults
 
 
@@ -97,6 +102,7 @@ def count_lines(
         access=counts["access"],
         invalid=counts["invalid"],
         not_200=counts["not_200"],
+        warnings=counts["warning"],
         app_fields=fields.get("app", ()),
         access_fields=fields.get("access", ()),
     )
@@ -120,7 +126,7 @@ def _kind(
             return "invalid", record
         return ("access" if _fact(record, "status") in answered else "not_200"), record
     if record.get("message") != APP_MESSAGE:
-        return "other", record
+        return ("warning" if _fact(record, "level") in _WORSE else "other"), record
     return ("invalid" if any(_fact(record, fact) is None for fact in _COMMON) else "app"), record
 
 

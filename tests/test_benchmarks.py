@@ -95,6 +95,12 @@ def test_a_line_that_is_missing_makes_a_run_void(tmp_path):
     assert fault == "1 app lines for 2 answers (up to 0 more allowed)"
 
 
+def test_a_warning_such_as_of_dropped_lines_makes_a_run_void(tmp_path):
+    dropped = APP | {"levelname": "WARNING", "message": "Sink file dropped 7 lines"}
+    (fault,) = counted(tmp_path, APP, ACCESS, dropped).faults(answered=1, too_early=0, slack=0)
+    assert fault == "1 lines of it are warnings, or worse"
+
+
 def test_the_memory_of_a_server_is_that_of_the_processes_that_serve():
     keeps_one = replace(ROUND, peak_mb=40.0, children_peak_mb=30.0, children_share=0.1)
     assert keeps_one.memory_mb == 40

@@ -23,6 +23,10 @@ class App:
         """Start the logs of the worker."""
         start_logs("granian.access", GranianFields())
 
+    def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
+        """Write what is still queued: a worker ends without Python's own end."""
+        logging.shutdown()
+
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Log one record and say so."""
         if scope.method != "GET" or scope.path != "/api/v1/smoke-test":

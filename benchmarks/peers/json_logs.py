@@ -4,8 +4,6 @@ import atexit
 import logging
 import logging.config
 import os
-import signal
-import sys
 from typing import Any
 
 
@@ -72,8 +70,8 @@ def start_logs(access_logger: str | None = None, fields: logging.Filter | None =
 def _start_ours() -> None:
     """PetSage's pipeline on the root logger, as `petsage serve` installs it.
 
-    It flushes when the process ends; that of a server which dies of SIGTERM, as uvicorn does once
-    it has stopped, has to become an ordinary end for that.
+    It writes what is queued at Python's own end; a server that ends otherwise has to say so by
+    `logging.shutdown()`.
     """
     # Only here: what is measured with python-json-logger is not to pay for importing PetSage.
     from petsage.logs.pipeline import Pipeline  # noqa: PLC0415
@@ -86,4 +84,3 @@ def _start_ours() -> None:
         root.removeHandler(handler)
     pipeline.install()
     atexit.register(pipeline.uninstall)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

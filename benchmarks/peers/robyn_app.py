@@ -47,6 +47,12 @@ async def log_request(request: Request, response: Response) -> Response:
     return response
 
 
+@app.shutdown_handler
+def stop_logs() -> None:
+    """Write what is still queued: Robyn ends the process without Python's own end."""
+    logging.shutdown()
+
+
 if __name__ == "__main__":
     start_logs()
     app.start(host="127.0.0.1", port=int(sys.argv[-1]))
