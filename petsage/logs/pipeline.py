@@ -329,16 +329,18 @@ def sole_listener(logger: logging.Logger) -> Pipeline | None:
     """The pipeline, where it alone would see a record of `logger`, and see it unchanged."""
     if logger.filters or logging.getLogRecordFactory() is not logging.LogRecord:
         return None
-    found: list[logging.Handler] = []
-    each: logging.Logger | None = logger
-    while each is not None:
-        if each.handlers:
-            if found:
-                return None
-            found = each.handlers
-        each = each.parent if each.propagate else None
-    if len(found) == 1:
-        (handler,) = found
-        if type(handler) is Pipeline and handler.level <= logging.INFO and not handler.filters:
-            return handler
+    each = logger
+    while not each.handlers:
+        if each.parent is None or not each.propagate:
+            return None
+        each = each.parent
+    handler = each.handlers[0]
+    if (
+        each.parent is None  # nobody listens above it
+        and len(each.handlers) == 1
+        and type(handler) is Pipeline
+        and handler.level <= logging.INFO
+        and not handler.filters
+    ):
+        return handler
     return None

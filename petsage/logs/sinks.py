@@ -29,7 +29,7 @@ from petsage.settings import SinkSettings
 _COMPLAINT_INTERVAL_S = 30.0
 # One write takes no more than this, so that a stop waits for one write at the most.
 _MAX_BATCH_BYTES = 1024 * 1024
-_MAX_BATCH_LINES = 4096
+_MAX_BATCH_LINES = 1024
 # A child of `multiprocessing` waits this long for each sink before it ends.
 _END_OF_CHILD_S = 5.0
 # A full queue that has to make room for what is urgent gives up this part of itself at once, so
