@@ -5,8 +5,10 @@ core a tenth is tried: most of its operations take nothing.
 """
 
 import random
+import re
 import shutil
 from collections.abc import Iterator
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,11 @@ def is_mistaken(failure: Exception, case: Case[Any], answer: Response) -> bool:
     """Whether schemathesis is wrong about an answer."""
     if isinstance(failure, AcceptedNegativeData):
         # What is too long for its head is refused, with statuses that are none of its list.
-        return answer.status_code in {414, 431} or is_right_as_text(case)
+        return (
+            answer.status_code in {414, 431}
+            or is_right_as_text(case)
+            or are_right_cookies(case, answer.request.headers.get("Cookie") or "")
+        )
     if isinstance(failure, RejectedPositiveData) and answer.status_code == 412:
         # Whether a condition holds is the state's to say, and no schema's: 412 is none of its list.
         return "If-Match" in (case.headers or {})
@@ -120,6 +126,29 @@ def is_right_as_text(case: Case[Any]) -> bool:
     declared = {each.name: each.definition["schema"] for each in case.operation.query}
     sent = [declared.get(name) or free(declared) for name in case.query or {}]
     return [part.value for part in wrong] == ["query"] and all(map(is_any_text, sent))
+
+
+def are_right_cookies(case: Case[Any], header: str) -> bool:
+    """Whether cookies that are meant to be wrong are right in the header that was sent.
+
+    A list of one is written as its member is, and an empty one not at all.
+    """
+    assert case.meta is not None
+    wrong = [part.value for part, info in case.meta.components.items() if info.mode.is_negative]
+    sent = {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+    return wrong == ["cookie"] and all(
+        is_right_text(each.definition["schema"], sent[each.name])
+        if each.name in sent
+        else not each.is_required
+        for each in case.operation.cookies
+    )
+
+
+def is_right_text(schema: dict[str, Any], text: str) -> bool:
+    """Whether a text is right for a cookie of `kinds`: an integer, or a UUID."""
+    if schema["type"] == "integer":
+        return re.fullmatch("-?[0-9]+", text) is not None
+    return schema.get("format") == "uuid" and re.fullmatch("[0-9a-f-]{36}", text) is not None
 
 
 def free(declared: dict[str, Any]) -> dict[str, Any]:
