@@ -103,7 +103,7 @@ def is_mistaken(failure: Exception, case: Case[Any], answer: Response) -> bool:
         return (
             answer.status_code in {414, 431}
             or is_right_as_text(case)
-            or are_right_cookies(case, answer.request.headers.get("Cookie") or "")
+            or are_right_cookies(case, str(answer.request.headers.get("Cookie") or ""))
         )
     if isinstance(failure, RejectedPositiveData) and answer.status_code == 412:
         # Whether a condition holds is the state's to say, and no schema's: 412 is none of its list.
