@@ -48,7 +48,7 @@ bench-peers: bench-install
 	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements-peers.txt
 	.venv-bench/bin/python -m benchmarks --servers all --further --seconds 2 $(if $(DOCS),--docs $(DOCS))
 
-bench-install: $(INSTALLED)
+bench-install:
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --upgrade pip
 	.venv-bench/bin/pip install --quiet --requirement benchmarks/requirements.txt '.[build,postgres]'

@@ -17,6 +17,8 @@ from benchmarks.running import Answer, Running, running
 from benchmarks.servers import HOST
 from benchmarks.wrk import Load, run_wrk
 
+_CHECK_TIMEOUT_S = 60
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -195,7 +197,11 @@ def _started(session: Session, plan: Plan) -> Iterator[_Started]:
                 core=plan.server_core,
                 folder=Path(folder),
                 features=session.features,
-                environment={"BENCH_ROUTES": str(session.routes)},
+                environment={
+                    "BENCH_ROUTES": str(session.routes),
+                    # On a busy machine, 10,000 routes are not checked within the default.
+                    "PETSAGE_CATALOG__CHECK_TIMEOUT_S": str(_CHECK_TIMEOUT_S),
+                },
                 stdout=write_end,
             )
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 from benchmarks.servers import HOST, PATH, REPOSITORY, Server
 
-_START_TIMEOUT_S = 30
+_START_TIMEOUT_S = 90
 _ANSWER_TIMEOUT_S = 5
 _STOP_TIMEOUT_S = 30
 _TO_FILE = """\
