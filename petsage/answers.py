@@ -22,7 +22,7 @@ from petsage.context import (
     set_current_request,
 )
 from petsage.errors import PROBLEM_TYPE, Problem
-from petsage.response import SERVER
+from petsage.response import SERVER, Content, JsonResponse
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ _TRACEPARENT: Final = istr("traceparent")
 _CONTENT_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
 
 _UNSTORED: Final = "petsage_unstored"
+# What is not there, or not allowed, may be at the next change of a feature.
+_UNSTORED_HEADERS: Final = {"Cache-Control": "no-store"}
 
 # What the parsers of aiohttp, `json` and codecs raise at what is none of theirs.
 _PARSERS_RAISE: Final = (
@@ -89,13 +91,20 @@ def stamp(response: web.StreamResponse, context: RequestContext) -> None:
 
 def problem_response(problem: Problem, context: RequestContext) -> web.Response:
     """A problem as the answer to a request."""
-    response = web.Response(
-        body=problem.document(context.request_id), status=problem.status, headers=problem.headers
-    )
-    response.headers[hdrs.CONTENT_TYPE] = PROBLEM_TYPE
-    # What is not there, or not allowed, may be at the next change of a feature.
-    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    return response
+    return JsonResponse(*problem_content(problem, context), PROBLEM_TYPE)
+
+
+def problem_content(problem: Problem, context: RequestContext) -> Content:
+    """A problem as what goes out, of the type `PROBLEM_TYPE`."""
+    headers = problem.headers
+    if not headers:
+        return problem.document(context.request_id), problem.status, _UNSTORED_HEADERS
+    names = [name.lower() for name in headers]
+    if "content-type" in names:
+        headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
+    if "cache-control" not in names:
+        headers = {**headers, **_UNSTORED_HEADERS}
+    return problem.document(context.request_id), problem.status, headers
 
 
 def problem_message(problem: Problem, context: RequestContext) -> bytes:

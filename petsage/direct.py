@@ -3,13 +3,16 @@
 Most of what aiohttp does for a request serves those that ask for something: a request object, a
 writer, a chain of applications and signals. An endpoint whose handler takes no arguments asks for
 nothing, and what it answers is JSON; docs/decisions/0009 says what that saves and what it rests on.
-Whatever else comes goes aiohttp's way, and so does whatever goes wrong here.
+What nothing answers needs no request either, and is refused here. Whatever else comes goes
+aiohttp's way, and so does whatever goes wrong here.
+
+Longer than 300 lines: the ways that a request can go, and what each must leave behind on its
+connection, are read together.
 """
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -18,8 +21,9 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import istr
 
-from petsage.answers import begin, in_place_of, must_pass, respond_to
-from petsage.context import RequestContext
+from petsage.answers import begin, in_place_of, must_pass, problem_content, respond_to
+from petsage.context import RequestContext, set_current_request
+from petsage.errors import PROBLEM_TYPE
 from petsage.heads import MAX_HEAD_BYTES, Heads
 from petsage.holding import CUT, Unmade
 from petsage.logs.access import AccessLogger
@@ -27,15 +31,15 @@ from petsage.metrics import CONNECTIONS, REQUESTS
 from petsage.parsing import StrictHandler
 from petsage.protocol import good_hosts, is_authority
 from petsage.response import Content, JsonResponse, in_one_piece
-from petsage.routing import Mounted, RequestMatch, TableResource
+from petsage.routing import METHODS, Mounted, Refusal, RequestMatch, TableResource
 
 _CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
 _TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
 _EXPECT: Final = istr(hdrs.EXPECT)
 _HOST: Final = istr(hdrs.HOST)
 
-_METHODS: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
-_NOTHING: Final[Mapping[str, Mounted]] = {}
+_SAFE: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
+_METHODS: Final = frozenset(METHODS)
 
 _log = logging.getLogger(__name__)
 
@@ -98,8 +102,10 @@ class DirectHandler(StrictHandler):
         message, waiter = self._heads.get(data), self._waiter
         if message is None or waiter is None or waiter.done() or self._part != b"":
             return False
-        mounted = self._routes().get(message.path)
-        if mounted is None or self._upgraded or self._close or self._force_close:
+        if self._upgraded or self._close or self._force_close or not self._may_answer():
+            return False
+        mounted = self._route_of(message)
+        if mounted is None:
             return False
         self._request_count += 1
         self._begin_direct(message, mounted, waiter)
@@ -113,37 +119,73 @@ class DirectHandler(StrictHandler):
             super().data_received(data)
             return
         self._waiter = None  # so that nothing wakes the loop but the lines below
-        mounted, count = None, self._request_count
+        found, count = None, self._request_count
         try:
             RequestHandler.data_received(self, data)  # past what `_look_at` is for
-            mounted = self._find_direct(data)
-            if mounted is None:
+            found = self._find_direct(data)
+            if found is None:
                 self._look_at(data, count)
         finally:
+            self._waiter = waiter
+            if found is not None:
+                self._take_up(data, found, waiter)
+            elif self._messages:
+                waiter.set_result(None)
+
+    def _take_up(self, data: bytes, found: Mounted | Refusal, waiter: asyncio.Future[None]) -> None:
+        """Answers the one request that has come."""
+        message: Any = self._messages.popleft()[0]
+        assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
+        self._parser.message_consumed()
+        if isinstance(found, Mounted):
+            self._heads.keep(data, message)
+            self._begin_direct(message, found, waiter)
+        else:
+            self._refuse(message, found)
+
+    def _refuse(self, message: RawRequestMessage, refusal: Refusal) -> None:
+        """Answers what nothing answers: at once, since no handler has a part in it."""
+        assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
+        self._manager.requests_count += 1
+        problem, mounted = refusal
+        context = begin(message)
+        try:
             if mounted is not None:
-                message: Any = self._messages.popleft()[0]
-                assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
-                self._parser.message_consumed()
-                self._heads.keep(data, message)
-                self._begin_direct(message, mounted, waiter)
-            else:
-                self._waiter = waiter
-                if self._messages:
-                    waiter.set_result(None)
+                # It counts for the path, and so is in the hands of whoever has it.
+                context.route = mounted.template
+                self.hold(mounted.generation, context, None)
+            content = problem_content(problem, context)
+            is_head = message.method == hdrs.METH_HEAD
+            data = in_one_piece(
+                content, context, keep_alive=True, is_head=is_head, kind=PROBLEM_TYPE
+            )
+            assert data is not None  # noqa: S101 - for mypy: neither refusal has such a header
+            context.answer = content
+            transport, size = self.transport, 0
+            if transport is not None and not transport.is_closing():
+                transport.write(data)
+                size = len(data)
+            self._note(message, context, problem.status, size)
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        finally:
+            self._let_go()
+            set_current_request(None)  # what comes next on this connection is another's
 
-    def _routes(self) -> Mapping[str, Mounted]:
-        """What can be answered directly now, by path.
+    def _may_answer(self) -> bool:
+        """Whether a request that comes now may be answered directly.
 
-        Where there are too many requests, one is refused the other way, unless it never is.
+        Where there are too many, it is refused the other way, unless it is one that never is.
         """
         counts = self._counts
-        if self._resource is None or self._is_last or counts.in_flight >= counts.max_requests:
-            return _NOTHING
-        return self._resource.table.direct
+        return (
+            self._resource is not None
+            and not self._is_last
+            and counts.in_flight < counts.max_requests
+        )
 
-    def _find_direct(self, data: bytes) -> Mounted | None:
-        """The route of the one request that has come, where it can be answered directly."""
-        if len(self._messages) != 1:
+    def _find_direct(self, data: bytes) -> Mounted | Refusal | None:
+        """What answers the one request that has come, where it can be answered directly."""
+        if len(self._messages) != 1 or not self._may_answer():
             return None
         message, payload = self._messages[0]
         if (
@@ -163,7 +205,20 @@ class DirectHandler(StrictHandler):
         host = message.headers.get(_HOST)
         if host not in good_hosts and not is_authority(host or ""):
             return None
-        return self._routes().get(message.path)
+        return self._route_of(message) or self._refusal_of(message)
+
+    def _route_of(self, message: RawRequestMessage) -> Mounted | None:
+        """The route that answers a request directly."""
+        assert self._resource is not None  # noqa: S101 - for mypy: nothing is answered otherwise
+        if message.method in _SAFE:
+            return self._resource.table.direct.get(message.path)
+        return None
+
+    def _refusal_of(self, message: RawRequestMessage) -> Refusal | None:
+        """Why nothing answers a request, where something is to be said, and may be at once."""
+        assert self._resource is not None  # noqa: S101 - for mypy: nothing is answered otherwise
+        # Who does not read what it is answered waits until it has.
+        return None if self._paused else self._resource.refusal(message.method, message.path)
 
     def _begin_direct(
         self, message: RawRequestMessage, mounted: Mounted, waiter: asyncio.Future[None]

@@ -21,6 +21,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 
 _MAX_ERRORS: Final = 50
 _MAX_ERRORS_BYTES: Final = 8_000
+_PHRASES: Final = {int(each): each.phrase for each in HTTPStatus}
 
 NOTHING_HERE: Final = "There is nothing at this path"
 """What a 404 says, and a guard, too, so that it tells nobody what is behind it."""
@@ -169,7 +170,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
-        self.title = title if title is not None else _phrase(status)
+        self.title = title if title is not None else _PHRASES.get(status, "Error")
         self.type = type
         self.headers = dict(headers or {})
         self.extensions = extensions
@@ -188,7 +189,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             "detail": self.detail,
             "request_id": request_id,
         }
-        whole = {**members, **self.extensions}
+        whole = {**members, **self.extensions} if self.extensions else members
         try:
             return orjson.dumps(whole, default=str, option=orjson.OPT_NON_STR_KEYS)
         except orjson.JSONEncodeError:
@@ -200,13 +201,6 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
                 "The extensions of a problem are no JSON: %s", ", ".join(self.extensions)
             )
             return json.dumps(members, default=str).encode()
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
 
 
 def invalid_input(errors: Sequence[FieldProblem], more: int = 0) -> Problem:

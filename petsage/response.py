@@ -193,7 +193,9 @@ class JsonResponse(web.Response):
         context = current_request()
         if (
             not isinstance(request, web.Request)
+            or request._match_info is None  # it could not be parsed
             or context is None
+            or context.answer is not None  # the head of another waits, and is replaced
             or request.version != HttpVersion11
             # One receiver is ours: it stamps answers with what this head has anyway.
             or sum(len(app.on_response_prepare) for app in request.match_info.apps) != 1

@@ -82,6 +82,18 @@ class Match(NamedTuple):
     routes: dict[str, Mounted]
     values: tuple[str, ...]
 
+    def mounted(self, method: str) -> Mounted | None:
+        """The route that answers a method; HEAD is answered as GET is."""
+        found = self.routes.get(method)
+        return self.routes.get("GET") if found is None and method == "HEAD" else found
+
+
+class Refusal(NamedTuple):
+    """Why nothing answers a request, and a route of its path, None where it has none."""
+
+    problem: Problem
+    mounted: Mounted | None
+
 
 class RouteClash(Exception):  # noqa: N818 - named for what it is
     """Two routes have the same method and path."""
@@ -287,15 +299,30 @@ class TableResource(MatchedSubAppResource):
         if match is None:
             if self.is_starting:
                 return RequestMatch({}, _raiser(_not_yet()))
-            return _unmatched(table, method, path)
-        mounted = match.routes.get(method)
-        if mounted is None and method == "HEAD":
-            mounted = match.routes.get("GET")
+            if method == "OPTIONS" and path == "*":
+                return RequestMatch({}, _options(", ".join(METHODS)))
+            return RequestMatch({}, _raiser(Problem(404, _detail_of(table, path))))
+        mounted = match.mounted(method)
         if mounted is None:
             return _wrong_method(match, method)
         compiled = mounted.compiled
         values = dict(zip(compiled.path.names, match.values, strict=True))
         return RequestMatch(values, compiled.run, mounted)
+
+    def refusal(self, method: str, path: str) -> Refusal | None:
+        """Why nothing answers a request; None where something does, or more has to be known of it.
+
+        Args:
+            method: one of `METHODS`.
+            path: as it stands in the request.
+        """
+        if self.is_starting or method == "OPTIONS" or _UNESCAPED.fullmatch(path) is None:
+            return None
+        match = self.table.find(path)
+        if match is None:
+            detail = _detail_of(self.table, path)
+            return _NOTHING if detail is NOTHING_HERE else Refusal(Problem(404, detail), None)
+        return _not_allowed(match) if match.mounted(method) is None else None
 
     def url_for(self, *_: str, **__: str) -> NoReturn:
         """Refuses: routes have no names here."""
@@ -420,26 +447,30 @@ def _not_yet() -> Problem:
     return Problem(503, "PetSage is starting", headers={"Retry-After": "1"})
 
 
-def _unmatched(table: RouteTable, method: str, path: str) -> RequestMatch:
-    if method == "OPTIONS" and path == "*":
-        return RequestMatch({}, _options(", ".join(METHODS)))
-    detail = NOTHING_HERE
+def _detail_of(table: RouteTable, path: str) -> str:
+    """What is said of a path at which there is nothing."""
     if path.endswith("/") and path.strip("/") and table.find(path.rstrip("/")) is not None:
-        detail = f"{NOTHING_HERE}; without the slash at its end there is"
-    return RequestMatch({}, _raiser(Problem(404, detail)))
+        return f"{NOTHING_HERE}; without the slash at its end there is"
+    return NOTHING_HERE
 
 
-def _wrong_method(match: Match, method: str) -> RequestMatch:
+def _not_allowed(match: Match) -> Refusal:
     allow = allowed_methods(match.routes)
-    if method == "OPTIONS":
-        return RequestMatch({}, _options(allow))
     mounted = next(iter(match.routes.values()))
     headers = {"Allow": allow}
     if is_unstored(mounted.compiled.run):
         headers["Cache-Control"] = "no-store"
-    found = RequestMatch({}, _raiser(Problem(405, f"This path answers {allow}", headers=headers)))
-    # It counts for the path, and so is in the hands of whoever has it.
-    found.template, found.generation = mounted.template, mounted.generation
+    return Refusal(Problem(405, f"This path answers {allow}", headers=headers), mounted)
+
+
+def _wrong_method(match: Match, method: str) -> RequestMatch:
+    if method == "OPTIONS":
+        return RequestMatch({}, _options(allowed_methods(match.routes)))
+    problem, mounted = _not_allowed(match)
+    found = RequestMatch({}, _raiser(problem))
+    if mounted is not None:
+        # It counts for the path, and so is in the hands of whoever has it.
+        found.template, found.generation = mounted.template, mounted.generation
     return found
 
 
@@ -487,3 +518,4 @@ class _ServeRoute(AbstractRoute):
 
 
 _ROUTE: Final = _ServeRoute()
+_NOTHING: Final = Refusal(Problem(404, NOTHING_HERE), None)

@@ -29,6 +29,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from petsage.app import create_app
 from petsage.catalog import CATALOG
 from petsage.connection import Connection, Runner
+from petsage.context import current_request
 from petsage.heads import MAX_HEADS
 from petsage.metrics import REQUESTS
 from tests.conftest import errors_of, write_feature
@@ -837,6 +838,110 @@ async def test_the_answer_to_a_head_is_the_one_that_aiohttps_way_gives(start, ki
         found.append((Answer(raw, b"").comparable, line["bytes"] - len(raw), line["status"]))
     assert found[0] == found[1]
     assert found[0][1] == 0
+
+
+# --- What nothing answers ------------------------------------------------------------------------
+
+REFUSED = {
+    "nothing": ("GET", "nothing"),
+    "nothing for HEAD": ("HEAD", "nothing"),
+    "nothing by another method": ("DELETE", "nothing"),
+    "a slash too many": ("GET", "quick/"),
+    "dots": ("GET", "../quick"),
+    "doubled slashes": ("GET", "/quick//x"),
+    "another method": ("DELETE", "quick"),
+    "another method below a name": ("DELETE", "quick/me"),
+    "HEAD of what has no GET": ("HEAD", "only-put"),
+}
+
+
+@pytest.mark.parametrize(("method", "path"), REFUSED.values(), ids=REFUSED)
+async def test_a_refusal_is_the_one_that_aiohttps_way_gives(start, made, method, path):
+    put = '@routes.put("/only-put")\nasync def put() -> int:\n    return 1'
+    server = await start(source=FEATURE.replace("HANDLERS", f"HANDLERS\n\n\n{put}"))
+    (generation,) = {
+        route.generation
+        for route in server.app[CATALOG].resource.table.routes
+        if route.feature == "probe"
+    }
+    found = []
+    for each in (path, f"{path}?x=1"):
+        made.clear()
+        served, counts = generation.served, server.counts()
+        caller = await server.connect()
+        caller.writer.write(head(each, "User-Agent: me", "X-Request-ID: own", method=method))
+        raw = await caller.reader.readuntil(b"\r\n\r\n")
+        answer = Answer(raw, b"")
+        if method != "HEAD":
+            body = await caller.reader.readexactly(int(answer.header("content-length") or 0))
+            answer = Answer(raw, body)
+        line = server.access()[-1]
+        assert line["request_id"] == answer.header("x-request-id") == "own"
+        assert line["bytes"] == answer.size
+        assert line["path"] == f"/api/v1/{path}"
+        own = {"timestamp", "trace_id", "span_id", "duration_ms"}
+        shown = {key: value for key, value in line.items() if key not in own}
+        new = {key: n - counts.get(key, 0) for key, n in server.counts().items()}
+        counted = {key: n for key, n in new.items() if n}
+        found.append((answer.comparable, shown, counted, generation.served - served))
+        assert len(made) == (0 if each == path else 1)
+        assert (await caller.ask(QUICK)).status == 200
+    assert found[0] == found[1]
+    assert generation.in_flight == 0
+
+
+async def test_a_refusal_leaves_no_request_behind_on_its_connection(start, monkeypatch):
+    contexts: list[Any] = []
+    original = RequestHandler.data_received
+
+    def note(self: RequestHandler, data: bytes) -> None:
+        contexts.append(current_request())
+        original(self, data)
+
+    monkeypatch.setattr(RequestHandler, "data_received", note)
+    server = await start()
+    caller = await server.connect()
+    for path in ("nothing", "nothing", "quick"):
+        await caller.ask(head(path))
+    (connection,) = server.connections
+    assert connection._held is None
+    assert contexts == [None, None, None]
+
+
+async def test_refusals_wait_where_their_reader_does_not_read(start, made):
+    server = await start()
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, server.runner.addresses[0][:2])
+    caller = Caller(*await asyncio.open_connection(sock=raw))
+    await caller.ask(QUICK)
+    own: Any = caller.writer.transport
+    own.pause_reading()
+    (connection,) = server.connections
+    taken = connection.transport.get_extra_info("socket")
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    connection.transport.set_write_buffer_limits(high=1)
+    count = 0
+    while not made and count < 500:
+        count += 1
+        caller.writer.write(head("nothing"))
+        await until(lambda: made or len(server.access()) > count)  # noqa: B023 - called at once
+    assert made
+    own.resume_reading()
+    for _ in range(count):
+        assert (await caller.answer()).status == 404
+    await caller.close()
+
+
+async def test_a_refusal_is_counted_among_what_a_server_was_asked(start):
+    server = await start()
+    caller = await server.connect()
+    assert (await caller.ask(head("nothing"))).status == 404
+    assert server.runner.server.requests_count == 1
+    server.runner.close_after_answers()
+    assert (await caller.ask(head("nothing"))).header("connection") == "close"
+    assert await caller.rest() == b""
 
 
 # --- Clients that go away -------------------------------------------------------------------------
