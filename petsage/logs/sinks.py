@@ -102,7 +102,8 @@ class Sink:
 
     def _begin(self) -> None:
         """Begins with an empty queue, an empty account and a thread."""
-        self._lock = threading.Lock()
+        # Both may be asked for again by who has them: garbage may be collected amid, and log.
+        self._lock = threading.RLock()
         self._queue: deque[bytes | _Entry] = deque()
         self._emitted = self._written = self._dropped = self._failed = self._filtered = 0
         self._dropped_by: Counter[str] = Counter()
@@ -118,7 +119,7 @@ class Sink:
         self._bell.acquire()
         self._is_rung = self._is_sleeping = self._is_hurried = False
         self.restarts = 0
-        self._revival = threading.Lock()
+        self._revival = threading.RLock()
         self._start_thread()
 
     def _start_thread(self) -> None:
@@ -337,11 +338,13 @@ class Sink:
                 if self._is_rung:
                     self._bell.acquire(blocking=False)  # it may be that nobody has heard it
                     self._is_rung = False
+                # Before it looks what there is to do: it may itself log amid these lines.
+                self._is_sleeping = is_over
                 if not self._queue and self._closing:
                     return False
                 if self._is_hurried or (is_over and self._queue):
+                    self._is_sleeping = False
                     return True
-                self._is_sleeping = is_over
             is_over = not self._bell.acquire(timeout=-1 if is_over else self._flush_s)
 
     def _write_batch(self) -> bool:
@@ -357,9 +360,12 @@ class Sink:
             while size > _MAX_BATCH_BYTES and len(lines) > 1:
                 batch.pop()
                 size -= len(lines.pop())
-            rest = deque(islice(self._queue, len(batch), None))
+            queue = self._queue
+            rest = deque(islice(queue, len(batch), None))
+            count = len(batch) + len(rest)
             # In one step: an exception in this thread finds each line here or there.
             self._in_flight, self._queue = batch, rest
+            rest.extend(islice(queue, count, None))  # what this thread itself has logged amid it
             self._is_hurried = False
         if not batch:
             return False

@@ -13,7 +13,7 @@ from petsage.logs.formatter import OWN_FIELDS
 
 _log = logging.getLogger("petsage.logs")
 
-Report = Callable[[str, Exception, logging.LogRecord | None], None]
+Report = Callable[[str, BaseException, logging.LogRecord | None], None]
 """Is told who raised, what, and which record is kept out by that, if it is."""
 
 
@@ -23,7 +23,9 @@ def handle_with(report: Report) -> Callable[[logging.Logger, logging.LogRecord],
     def handle(self: logging.Logger, record: logging.LogRecord) -> None:
         try:
             passed: object = not self.disabled and self.filter(record)
-        except Exception as error:  # noqa: BLE001 - somebody else's, and no fault of who logs
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - somebody else's, and no fault of who logs
             report(f"a filter of the logger {self.name}", error, record)
             return
         if passed:  # from Python 3.12 on, a filter may give another record
@@ -44,7 +46,9 @@ def call_handlers_with(report: Report) -> Callable[[logging.Logger, logging.LogR
                 if record.levelno >= handler.level:
                     try:
                         handler.handle(record)
-                    except Exception as error:  # noqa: BLE001 - as above
+                    except KeyboardInterrupt:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - as above
                         report(f"the handler {type(handler).__qualname__}", error, None)
             logger = logger.parent if logger.propagate else None
         last = logging.lastResort
