@@ -124,7 +124,7 @@ def _told(error: BaseException) -> str:
     try:
         words = " ".join(words_of(error)[: 2 * _MAX_REASON].split())
         text = "".join(each if each.isprintable() else "\ufffd" for each in words)
-    except Exception:  # noqa: BLE001 - an error's own text may fail; its kind is left
+    except BaseException:  # noqa: BLE001 - an error's own text may fail; its kind is left
         text = ""
     told = f"{kind}: {text}" if text else kind
     return told if len(told) <= _MAX_REASON else f"{told[:_MAX_REASON]}…"

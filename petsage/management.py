@@ -17,6 +17,7 @@ from petsage.errors import NOTHING_HERE, Problem
 from petsage.health import ProcessState
 from petsage.settings import ManagementSettings
 from petsage.token_file import TokenFile, TokenFileError, write_token_file
+from petsage.worker import in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ async def write_token(app: web.Application, addresses: Iterable[Any]) -> None:
     guard = app[GUARD]
     ports = {address[1] for address in addresses if isinstance(address, tuple)}
     if guard.wants_token and ports:
-        writing = asyncio.to_thread(_write_files, guard, sorted(ports))
+        writing = in_thread(_write_files, guard, sorted(ports))
         guard.writing = asyncio.create_task(writing, name="token")
         # A thread cannot be cancelled: who removes the files waits for it.
         await asyncio.shield(guard.writing)
@@ -217,6 +218,6 @@ async def remove_token(app: web.Application) -> None:
     while guard.files:
         file = guard.files.pop()
         try:
-            await asyncio.to_thread(file.remove)
+            await in_thread(file.remove)
         except OSError as error:
             _log.warning("%s cannot be removed: %s; fix: delete it", file.path, error)

@@ -91,7 +91,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         del settling
         _running.discard(threading.current_thread())
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="catalog")
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="worker")
     _running.add(thread)
     try:
         thread.start()

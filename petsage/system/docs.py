@@ -20,6 +20,7 @@ from petsage.catalog import CATALOG, Catalog
 from petsage.errors import NOTHING_HERE
 from petsage.openapi import build_document
 from petsage.routing import RouteTable, documented
+from petsage.worker import in_thread
 
 routes = Routes(tags=("Documentation",))
 
@@ -82,7 +83,7 @@ class LiveDocument:
         async with self._lock:
             table = catalog.table
             if self._content is None or self._table is None or self._table() is not table:
-                self._content = await asyncio.to_thread(_document_of, table)
+                self._content = await in_thread(_document_of, table)
                 self._table = ref(table)
             return self._content
 
@@ -113,7 +114,7 @@ class Assets:
         if name not in self._files:
             raise Problem(404, NOTHING_HERE)
         if name not in self._contents:
-            self._contents[name] = await asyncio.to_thread(self._read, name)
+            self._contents[name] = await in_thread(self._read, name)
         return self._contents[name]
 
     def _read(self, name: str) -> Content:

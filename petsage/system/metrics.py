@@ -1,6 +1,5 @@
 """What PetSage counts, for Prometheus and whatever reads its formats."""
 
-import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,6 +15,7 @@ from petsage.readiness import READINESS, Readiness
 from petsage.shared_database import SHARED_DATABASE, SharedDatabase
 from petsage.system.samples import Snapshot, Sources
 from petsage.watchdog import WATCHDOG, Watchdog
+from petsage.worker import in_thread
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -132,7 +132,7 @@ async def get_metrics(  # noqa: PLR0917 - each owner of facts is an argument
     sources = Sources(
         *(requests, catalog, state, checks, readiness, watchdog, connections, database.counts)
     )
-    return await asyncio.to_thread(
+    return await in_thread(
         exposition.render,
         sources.snapshot(),
         ",".join(request.headers.getall(hdrs.ACCEPT, ())),
