@@ -1,7 +1,8 @@
 """What an import changed of the process, put back, and told with the line that did it.
 
 A feature shares its process with all others and with the server: what it sets for itself, it sets
-for them. Warnings' filters, loggers of its own and `atexit` are not looked at.
+for them. Warnings' filters that are no errors everywhere, loggers of its own, `atexit`, and what
+stands inside of modules are not looked at.
 
 Longer than 300 lines: one thing of the process after another, each looked at and put back.
 """
@@ -16,11 +17,13 @@ import locale
 import logging
 import operator
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +56,8 @@ class _Aspect:
         look: its values now, by their names.
         put_back: given those of before, and the names of those that differ.
         known_only: whether what was not there before, or is there no more, does not count.
+        lasting: whether what was not there before does not count, and what is there no more does.
+        strict_only: whether it is looked at only where the process does nothing else.
     """
 
     what: str
@@ -61,6 +66,8 @@ class _Aspect:
     look: Callable[[], _Values]
     put_back: Callable[[_Values, Collection[str]], None]
     known_only: bool = False
+    lasting: bool = False
+    strict_only: bool = False
 
 
 class ProcessState:
@@ -80,7 +87,9 @@ class ProcessState:
         self._strict = strict
         self._threads = set(sys._current_frames())
         self._children = running_children() if strict else set()
-        self._before = known or [(aspect, _look(aspect)) for aspect in _ASPECTS]
+        self._before = known or [
+            (aspect, _look(aspect)) for aspect in _ASPECTS if strict or not aspect.strict_only
+        ]
         self._following: list[tuple[_Aspect, _Values]] | None = None
 
     def undo(self, snapshot: Snapshot) -> list[tuple[Place | None, Flaw]]:
@@ -245,6 +254,8 @@ def _look(aspect: _Aspect) -> _Values:
 def _changed(aspect: _Aspect, before: _Values, now: _Values) -> list[str]:
     if _are_identical(before, now):
         return []
+    if aspect.lasting:
+        return [name for name in before if not _same(before[name], now.get(name, _ABSENT))]
     return [
         name
         for name in (before.keys() & now.keys() if aspect.known_only else {**before, **now})
@@ -442,13 +453,115 @@ def _put_loggers_back(before: _Values, names: Collection[str]) -> None:
         logging.getLogger(name).disabled = before[name]
 
 
+def _look_at_modules() -> _Values:
+    return {name: module for name, module in sys.modules.copy().items() if not _is_features(name)}
+
+
+def _is_features(name: str) -> bool:
+    return name == PACKAGE or name.startswith(f"{PACKAGE}.")
+
+
+def _put_modules_back(before: _Values, names: Collection[str]) -> None:
+    for name in names:
+        sys.modules[name] = before[name]
+
+
+def _look_at_core_loggers() -> _Values:
+    """The core's loggers that are set up."""
+    states = {
+        name: (each.level, each.propagate, tuple(each.handlers), tuple(each.filters))
+        for name, each in logging.Logger.manager.loggerDict.copy().items()
+        if isinstance(each, logging.Logger) and name.partition(".")[0] == "petsage"
+    }
+    return {name: state for name, state in states.items() if state != _NOT_SET_UP}
+
+
+_NOT_SET_UP: Final = (logging.NOTSET, True, (), ())
+
+
+def _put_core_loggers_back(before: _Values, names: Collection[str]) -> None:
+    for name in names:
+        logger = logging.getLogger(name)
+        level, logger.propagate, handlers, filters = before.get(name, _NOT_SET_UP)
+        logger.setLevel(level)
+        logger.handlers[:], logger.filters[:] = handlers, filters
+
+
+def _look_at_streams() -> _Values:
+    """What the descriptors from 0 to 2 are open on."""
+    found: dict[str, Any] = {}
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            status = os.fstat(number)
+            found[f"descriptor {number}"] = (status.st_dev, status.st_ino)
+    return found
+
+
+def _refuse_to_put_back(_: _Values, __: Collection[str]) -> None:
+    raise OSError("what was closed is not to be had again")
+
+
+def _look_at_errors() -> _Values:
+    everywhere = [each for each in warnings.filters if each[:2] == ("error", None) and not each[3]]
+    return {"warnings that are errors everywhere": tuple(everywhere)}
+
+
+def _put_errors_back(before: _Values, _: Collection[str]) -> None:
+    kept = before["warnings that are errors everywhere"]
+    now = _look_at_errors()["warnings that are errors everywhere"]
+    filters: Any = warnings.filters
+    for each in now:
+        if each not in kept:
+            filters.remove(each)
+
+
+def _look_at_process() -> _Values:
+    values: dict[str, Any] = {
+        "threading.stack_size()": threading.stack_size(),
+        "tracemalloc": _is_tracing(),
+        "sys.set_int_max_str_digits()": sys.get_int_max_str_digits(),
+    }
+    for name in ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF"):
+        values[f"the timer {name}"] = signal.getitimer(getattr(signal, name)) != (0.0, 0.0)
+    for name, number in _LIMITS.items():
+        values[f"the limit {name}"] = resource.getrlimit(number)
+    return values
+
+
+def _is_tracing() -> bool:
+    tracing: Any = sys.modules.get("tracemalloc")
+    return tracing is not None and bool(tracing.is_tracing())
+
+
+def _put_process_back(before: _Values, names: Collection[str]) -> None:
+    for name in names:
+        last = name.rpartition(" ")[2]
+        if name == "threading.stack_size()":
+            threading.stack_size(before[name])
+        elif name == "tracemalloc":
+            sys.modules["tracemalloc"].stop()
+        elif name == "sys.set_int_max_str_digits()":
+            sys.set_int_max_str_digits(before[name])
+        elif last.startswith("ITIMER"):
+            signal.setitimer(getattr(signal, last), 0)
+        else:
+            resource.setrlimit(_LIMITS[last], before[name])
+
+
+_LIMITS: Final = {
+    name: getattr(resource, name)
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"  # another name of RLIMIT_NOFILE
+}
+
+
 def _look_at_limits() -> _Values:
     return {
         "sys.setrecursionlimit()": sys.getrecursionlimit(),
         "sys.setswitchinterval()": sys.getswitchinterval(),
         "socket.setdefaulttimeout()": socket.getdefaulttimeout(),
         "the locale": locale.setlocale(locale.LC_ALL),
-        "garbage collection": (gc.isenabled(), gc.get_threshold()),
+        "garbage collection": (gc.isenabled(), gc.get_threshold(), gc.get_debug()),
     }
 
 
@@ -464,8 +577,9 @@ def _put_limits_back(before: _Values, names: Collection[str]) -> None:
         setters[name](before[name])
 
 
-def _set_collection(before: tuple[bool, tuple[int, int, int]]) -> None:
-    is_enabled, threshold = before
+def _set_collection(before: tuple[bool, tuple[int, int, int], int]) -> None:
+    is_enabled, threshold, debug = before
+    gc.set_debug(debug)
     gc.set_threshold(*threshold)
     (gc.enable if is_enabled else gc.disable)()
 
@@ -614,6 +728,49 @@ _ASPECTS: Final = (
         ("set_event_loop_policy", "install"),
         _look_at_policy,
         _put_policy_back,
+    ),
+    _Aspect(
+        "the modules that others use",
+        "take it out; keep what is to be another in a module of the feature",
+        ("sys.modules", "modules"),
+        _look_at_modules,
+        _put_modules_back,
+        lasting=True,
+        strict_only=True,
+    ),
+    _Aspect(
+        "the loggers of the core",
+        "take it out: levels are set in [logs].levels, and sinks in [logs.sinks]",
+        ("getLogger", "setLevel", "addHandler", "addFilter", "propagate"),
+        _look_at_core_loggers,
+        _put_core_loggers_back,
+        strict_only=True,
+    ),
+    _Aspect(
+        "what is open",
+        "close what the feature has opened, and nothing else",
+        ("os.close", "closerange", "dup2"),
+        _look_at_streams,
+        _refuse_to_put_back,
+        lasting=True,
+        strict_only=True,
+    ),
+    _Aspect(
+        "",
+        "name the category or the module: `warnings.filterwarnings('error', module=…)`",
+        ("simplefilter", "filterwarnings"),
+        _look_at_errors,
+        _put_errors_back,
+    ),
+    _Aspect(
+        "",
+        _ELSEWHERE,
+        (
+            *("setrlimit", "stack_size", "alarm", "setitimer", "tracemalloc.start"),
+            *("set_int_max_str_digits", "prlimit"),
+        ),
+        _look_at_process,
+        _put_process_back,
     ),
     _Aspect(
         "builtins",

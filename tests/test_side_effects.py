@@ -29,10 +29,11 @@ stdout = sys.stdout
 before = [aspect.look() for aspect in _ASPECTS]
 candidates = load_features([Path(sys.argv[1])], settings={}, strict=True)
 after = [aspect.look() for aspect in _ASPECTS]
+lasting = [aspect.lasting or aspect.known_only for aspect in _ASPECTS]
 left = [
     name
-    for was, now in zip(before, after)
-    for name in {**was, **now}
+    for was, now, lasts in zip(before, after, lasting)
+    for name in (was if lasts else {**was, **now})
     if was.get(name) != now.get(name) and not name.startswith("features.")
 ]
 found = {
@@ -109,6 +110,38 @@ CHANGES = {
     "signal": (
         "import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)",
         "the handlers of signals (SIGUSR1) changed",
+    ),
+    "module": (
+        "import sys, types\nsys.modules['json'] = types.ModuleType('json')",
+        "the modules that others use (json) changed",
+    ),
+    "module gone": (
+        "import sys\ndel sys.modules['email']",
+        "the modules that others use (email) changed",
+    ),
+    "core level": (
+        "import logging\nlogging.getLogger('petsage').setLevel(60)",
+        "the loggers of the core (petsage) changed",
+    ),
+    "core filter": (
+        "import logging\nlogging.getLogger('petsage.access').addFilter(lambda _: False)",
+        "the loggers of the core (petsage.access) changed",
+    ),
+    "warnings": (
+        "import warnings\nwarnings.simplefilter('error')",
+        "warnings that are errors everywhere changed",
+    ),
+    "limit": (
+        "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, hard))",
+        "the limit RLIMIT_NOFILE",
+    ),
+    "stack": ("import threading\nthreading.stack_size(65536)", "threading.stack_size() changed"),
+    "alarm": ("import signal\nsignal.alarm(60)", "the timer ITIMER_REAL changed"),
+    "tracing": ("import tracemalloc\ntracemalloc.start()", "tracemalloc changed"),
+    "digits": (
+        "import sys\nsys.set_int_max_str_digits(0)",
+        "sys.set_int_max_str_digits() changed",
     ),
     "thread": (
         "import threading, time\nthreading.Thread(target=time.sleep, args=(99,), name='t').start()",
