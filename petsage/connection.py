@@ -11,7 +11,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-from petsage.answers import begin, fail, must_pass, problem_response, stamp, stamp_answer
+from petsage.answers import (
+    begin,
+    fail,
+    must_pass,
+    problem_response,
+    require_whole,
+    stamp,
+    stamp_answer,
+)
 from petsage.catalog import CATALOG
 from petsage.context import current_request
 from petsage.errors import Problem
@@ -30,6 +38,10 @@ _CUT_S: Final = 0.05
 
 # How long the rest of a body is read when its request is answered.
 _UNREAD_S: Final = 10.0
+
+_SENT_BEFORE: Final = (
+    "a response was sent before, and cannot be again; fix: make one for each request"
+)
 
 _BODY_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
@@ -91,12 +103,16 @@ class Connection(TimedHandler):
         """Sends an answer and writes its access line; whether the client went away meanwhile.
 
         An answer that cannot be sent, because of a header that is none or a body that raises, is
-        a failure like any other of a handler.
+        a failure like any other of a handler; so is one that was sent before, and one that ends
+        before its end.
         """
+        context = current_request()
+        if resp.prepared and (context is None or context.answer is not resp):
+            resp = fail(request, RuntimeError(_SENT_BEFORE))
         try:
-            return await super().finish_response(request, resp, start_time)
+            answer, was_cut = await super().finish_response(request, resp, start_time)
         except BaseException as error:
-            if must_pass(error):
+            if must_pass(error, context):
                 if isinstance(error, asyncio.CancelledError):
                     self.log_access(request, resp, start_time)  # the stop cuts what has begun
                 raise
@@ -105,6 +121,12 @@ class Connection(TimedHandler):
                 return await super().finish_response(request, resp, start_time)
             self.log_access(request, resp, start_time)
             return resp, True
+        try:
+            if not was_cut:
+                require_whole(request, answer)
+        except ValueError as error:
+            return fail(request, error), True
+        return answer, was_cut
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Logs what aiohttp could not handle, but no traceback of a body that nobody read."""

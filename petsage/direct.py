@@ -338,7 +338,7 @@ class DirectHandler(StrictHandler):
     ) -> bool:
         """Answers a request whose handler raised; whether the connection goes on."""
         error = in_place_of(raised, context) if context.is_overdue else raised
-        if must_pass(error):
+        if must_pass(error, context):
             # The stop cuts it: no answer follows, and so no access line but this one.
             self._note(message, context, 503, 0)
             raise raised

@@ -40,6 +40,7 @@ from petsage.sockets import (
     take_inherited_sockets,
     url_of,
 )
+from petsage.strays import Strays, run_to_end
 from petsage.worker import in_thread, join_threads
 
 if TYPE_CHECKING:
@@ -89,16 +90,30 @@ def run_server(
     try:
         with (
             contextlib.redirect_stdout(PrintedLines()),
+            Strays(),
             asyncio.Runner(loop_factory=_loop_factory()) as runner,
         ):
             process = _Process(settings, signals, ending, checker, read_settings)
-            runner.run(process.serve(announce))
+            loop = runner.get_loop()
+            try:
+                run_to_end(loop, loop.create_task(process.serve(announce), name="serve"))
+            finally:
+                run_to_end(loop, loop.create_task(_end_tasks(), name="end"))
         join_threads()
     finally:
         # What closes the log has a limit of its own, and says what it has lost.
         ending.wait_no_more()
         pipeline.uninstall()
         ending.wait()
+
+
+async def _end_tasks() -> None:
+    """Cancels all other tasks of the running loop, and waits for their ends."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

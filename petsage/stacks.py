@@ -23,8 +23,12 @@ def told_task(task: asyncio.Task[Any], frames: list[FrameType] | None = None) ->
     coroutine: Any = task.get_coro()
     if frames is None:
         frames = [*_awaited(coroutine)][::-1]
-    name = getattr(coroutine, "__qualname__", repr(coroutine))
-    return f"task {task.get_name()} of {name}{_place(frames)}"
+    return f"task {task.get_name()} of {told_coroutine(coroutine)}{_place(frames)}"
+
+
+def told_coroutine(coroutine: Any) -> str:
+    """What a task runs, by its name."""
+    return str(getattr(coroutine, "__qualname__", None) or repr(coroutine))
 
 
 def told_thread(thread: threading.Thread) -> str:

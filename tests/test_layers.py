@@ -34,7 +34,7 @@ ROWS = [
     *("answers", "routing"),
     # From a folder to a feature that serves.
     *("listing", "ownership", "snapshot", "inspection", "candidate", "ordering", "explanation"),
-    *("stacks", "side_effects", "loader"),
+    *("stacks", "strays", "side_effects", "loader"),
     *("worker", "check_messages", "check_attempt", "check_process", "checking"),
     # From a feature to what serves, and to its end.
     *("entry", "setback", "feature_report", "lifespan", "leavings", "making", "retirement"),
