@@ -15,7 +15,7 @@ from typing import NamedTuple
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 # Its own: a feature that seeds the one of everybody would have ids come again.
-_getrandbits = Random().getrandbits  # noqa: S311 - they are no secrets
+getrandbits = Random().getrandbits  # noqa: S311 - they are no secrets # nosec B311
 _KNOWN_FLAGS = 0b11
 # An id of zeros is invalid (W3C Trace Context, 3.2.2): one bit of each is always set.
 _NO_ZERO_IDS = 1 << 64 | 1
@@ -104,7 +104,7 @@ def new_request_context(
         traceparent: the header of that name; a malformed one counts as none.
     """
     # One draw for all three: it costs as much as one of them.
-    drawn = (_getrandbits(320) | _NO_ZERO_IDS).to_bytes(40).hex()
+    drawn = (getrandbits(320) | _NO_ZERO_IDS).to_bytes(40).hex()
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         request_id = drawn[:32]
     trace_id, span_id, flags = drawn[32:64], drawn[64:], "00"

@@ -516,3 +516,18 @@ async def test_a_proof_of_a_logger_that_is_silent_says_so(log_pipeline):
         PETS.removeFilter(keep_out)
     assert receipt.missing is not None
     assert receipt.missing.state == "filtered"
+
+
+def test_a_finalizer_that_logs_while_a_line_is_queued_hangs_nobody(log_pipeline, log_lines):
+    (sink,) = log_pipeline.sinks
+
+    def log() -> None:
+        with sink._lock:  # as it is held when garbage is collected amid `put`
+            logging.getLogger("features.pets").warning("a finalizer logs")
+
+    thread = threading.Thread(target=log, daemon=True)
+    thread.start()
+    thread.join(5)
+
+    assert not thread.is_alive()
+    assert [line["message"] for line in log_lines()] == ["a finalizer logs"]

@@ -132,8 +132,10 @@ CHANGES = {
         "warnings that are errors everywhere changed",
     ),
     "limit": (
-        "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]\n"
-        "r.setrlimit(r.RLIMIT_NOFILE, (64, hard))",
+        (
+            "import resource as r; hard = r.getrlimit(r.RLIMIT_NOFILE)[1]\n"
+            "r.setrlimit(r.RLIMIT_NOFILE, (64, hard))"
+        ),
         "the limit RLIMIT_NOFILE",
     ),
     "stack": ("import threading\nthreading.stack_size(65536)", "threading.stack_size() changed"),

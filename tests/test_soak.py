@@ -91,10 +91,8 @@ class Load:
         name = f"soak-{next(self.ids)}"
         self.pending.add(name)
         more = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        return (
-            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {name}\r\n{more}\r\n".encode()
-            + body
-        )
+        lines = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: {name}\r\n{more}\r\n"
+        return lines.encode() + body
 
     async def answer(self, reader: asyncio.StreamReader, *, body: bool = True) -> tuple[int, bytes]:
         """Status and body of the next answer."""
@@ -216,7 +214,8 @@ def read_lines(process: ServerProcess, load: Load, counts: Counter[str]) -> None
 
 def balance(metrics: str, sink: str) -> tuple[float, float]:
     """How many lines came to a sink, and how many its account knows of."""
-    found = re.findall(rf'^petsage_log_(\w+)\{{[^}}]*sink="{sink}"[^}}]*\}} (\S+)', metrics, re.M)
+    line = rf'^petsage_log_(\w+)\{{[^}}]*sink="{sink}"[^}}]*\}} (\S+)'
+    found = re.findall(line, metrics, re.MULTILINE)
     values = {name: 0.0 for name, _ in found}
     for name, value in found:
         values[name] += float(value)

@@ -41,7 +41,7 @@ _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leav
 
 _log = logging.getLogger(__name__)
 # Its own: a feature that seeds the one of everybody would have markers come again.
-_getrandbits = Random().getrandbits  # noqa: S311 - they are no secrets # nosec B311
+getrandbits = Random().getrandbits  # noqa: S311 - they are no secrets # nosec B311
 
 
 class Pipeline(logging.Handler):
@@ -269,7 +269,7 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
         RuntimeError: no log pipeline is installed.
     """
     pipeline = installed_pipeline()
-    marker = _getrandbits(128).to_bytes(16).hex()
+    marker = getrandbits(128).to_bytes(16).hex()
     proof = pipeline.begin_proof()
     log_info(logger, message, {MARKER: marker}, proof, f'"{MARKER}":"{marker}"}}')
     if not proof.seen:
@@ -288,7 +288,7 @@ async def prove_sinks(message: str) -> Receipt:
         RuntimeError: no log pipeline is installed.
     """
     pipeline = installed_pipeline()
-    marker = _getrandbits(128).to_bytes(16).hex()
+    marker = getrandbits(128).to_bytes(16).hex()
     proof = pipeline.begin_proof()
     formatter = pipeline.formatter
     timestamp = formatter.timestamp_of(time.time())
