@@ -61,10 +61,19 @@ _OF_A_RESPONSE: Final = (
 _OF_AN_APPLICATION: Final = ("_client_max_size", "_handle", "_make_request")
 _OF_A_RUNNER: Final = ("_make_server", "_shutdown_timeout")
 _OF_A_MESSAGE: Final = (
-    *("_replace", "chunked", "headers", "method", "path", "raw_headers", "should_close"),
+    *(
+        "_replace",
+        "chunked",
+        "compression",
+        "headers",
+        "method",
+        "path",
+        "raw_headers",
+        "should_close",
+    ),
     *("upgrade", "url", "version"),
 )
-_OF_A_BODY: Final = ("exception", "is_eof", "set_exception", "total_bytes")
+_OF_A_BODY: Final = ("exception", "is_eof", "read_nowait", "set_exception", "total_bytes")
 
 
 def require_known_aiohttp() -> None:

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from petsage.errors import FieldProblem, Problem, invalid_input
 from petsage.refusals import field_problems, infinite, missing, not_unicode, untold
-from petsage.signature import Parameter, Signature
+from petsage.signature import BodyParameter, Parameter, Signature
 from petsage.texts import AS_IT_SAYS, is_text, misread
 
 JSON: Final = "application/json"
@@ -32,7 +32,7 @@ _NUMBER: Final = re.compile(
 _MAX_SPELT: Final = 40
 
 
-async def read_arguments(  # noqa: PLR0912 - in one piece, as it says
+async def read_arguments(
     signature: Signature, app_values: Mapping[str, Any], request: web.Request
 ) -> dict[str, Any]:
     """The arguments of a handler, by name, each validated.
@@ -74,19 +74,49 @@ async def read_arguments(  # noqa: PLR0912 - in one piece, as it says
     body = signature.body
     if body is not None:
         data = await _read_json(request, body.marker.media_types) if request.body_exists else b""
-        try:
-            if data:
-                arguments[body.argument] = value = _validated(body.adapter, data)
-                if body.has_moments and _QUOTED_NUMBER.search(data) is not None:
-                    errors += misread("body", "", from_json(data), value)
-            elif body.required:
-                errors.append(missing("body", ""))
-        except ValidationError as error:
-            errors += _body_problems(error, data)
-            more += untold(error)
+        more += _take_body(body, data, arguments, errors)
     if errors:
         raise invalid_input(errors, more)
     return arguments
+
+
+def read_body(signature: Signature, app_values: Mapping[str, Any], data: bytes) -> dict[str, Any]:
+    """The arguments of a handler that asks for nothing but a body, by name.
+
+    Args:
+        signature: where each comes from.
+        app_values: what its `FromApp` arguments are.
+        data: the body, which says that it is JSON.
+
+    Raises:
+        Problem: 422 with one entry for each wrong field; 400 for a body that is no JSON.
+    """
+    arguments = dict(app_values)
+    errors: list[FieldProblem] = []
+    more = 0
+    if signature.body is not None:
+        _require_json(data)
+        more = _take_body(signature.body, data, arguments, errors)
+    if errors:
+        raise invalid_input(errors, more)
+    return arguments
+
+
+def _take_body(
+    body: BodyParameter, data: bytes, arguments: dict[str, Any], errors: list[FieldProblem]
+) -> int:
+    """Adds a body to the arguments, or what is wrong with it to the errors; how many are left."""
+    try:
+        if data:
+            arguments[body.argument] = value = _validated(body.adapter, data)
+            if body.has_moments and _QUOTED_NUMBER.search(data) is not None:
+                errors += misread("body", "", from_json(data), value)
+        elif body.required:
+            errors.append(missing("body", ""))
+    except ValidationError as error:
+        errors += _body_problems(error, data)
+        return untold(error)
+    return 0
 
 
 def _raw_value(parameter: Parameter, request: web.Request) -> Any:
@@ -167,19 +197,23 @@ async def _read_json(request: web.Request, media_types: tuple[str, ...]) -> byte
         raise Problem(413, error.text or "The body is too large") from None
     except (web.RequestPayloadError, ValueError, LookupError) as error:
         raise unreadable_body(error) from None
-    if data.find(b"NaN") >= 0 or data.find(b"Infinity") >= 0:  # not `in`, which raises within
-        _refuse_constants(data)
-    if _MAY_BE_HUGE.search(data) is not None:
-        _refuse_huge(data)
+    _require_json(data)
     return data
 
 
-def _refuse_constants(data: bytes) -> None:
-    """Refuses `NaN` and `Infinity`, which pydantic takes within a model and JSON does not have."""
-    try:
-        from_json(data, allow_inf_nan=False)
-    except ValueError as error:
-        raise Problem(400, f"The body is not JSON: {error}") from None
+def _require_json(data: bytes) -> None:
+    """Refuses what pydantic takes within a model and JSON does not have, or no double.
+
+    Raises:
+        Problem: 400 for `NaN`, `Infinity` and what is no JSON; 422 for a number that is too large.
+    """
+    if data.find(b"NaN") >= 0 or data.find(b"Infinity") >= 0:  # not `in`, which raises within
+        try:
+            from_json(data, allow_inf_nan=False)
+        except ValueError as error:
+            raise Problem(400, f"The body is not JSON: {error}") from None
+    if _MAY_BE_HUGE.search(data) is not None:
+        _refuse_huge(data)
 
 
 def _refuse_huge(data: bytes) -> None:

@@ -11,10 +11,13 @@ and does not look for what is merely quadratic. No kept library does this for Py
 
 import itertools
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from re import _constants as sre  # type: ignore[attr-defined] # they have no public names
-from re import _parser as sre_parser  # type: ignore[attr-defined] # nor has the parser
 from typing import Any, Final, NamedTuple
+
+# `re` has them as submodules, under no public name.
+sre: Final[Any] = sys.modules["re._constants"]
+sre_parser: Final[Any] = sys.modules["re._parser"]
 
 _MANY: Final = 3
 """A repeat of so many is divided in few ways."""

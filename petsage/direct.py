@@ -2,7 +2,8 @@
 
 Most of what aiohttp does for a request serves those that ask for something: a request object, a
 writer, a chain of applications and signals. An endpoint whose handler takes no arguments asks for
-nothing, and what it answers is JSON; docs/decisions/0009 says what that saves and what it rests on.
+nothing, one that takes a body for no more than that, and what they answer is JSON;
+docs/decisions/0009 says what that saves and what it rests on.
 What nothing answers needs no request either, and is refused here. Whatever else comes goes
 aiohttp's way, and so does whatever goes wrong here.
 
@@ -13,16 +14,18 @@ connection, are read together.
 import asyncio
 import inspect
 import logging
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from multidict import istr
 
 from petsage.answers import begin, in_place_of, must_pass, problem_content, respond_to
 from petsage.context import RequestContext, set_current_request
+from petsage.endpoint import Endpoint
 from petsage.errors import PROBLEM_TYPE
 from petsage.heads import MAX_HEAD_BYTES, Heads
 from petsage.holding import CUT, Unmade
@@ -30,11 +33,12 @@ from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
 from petsage.parsing import StrictHandler
 from petsage.protocol import good_hosts, is_authority
-from petsage.response import Content, JsonResponse, in_one_piece
+from petsage.response import JSON, Content, JsonResponse, in_one_piece
 from petsage.routing import METHODS, Mounted, Refusal, RequestMatch, TableResource
 
 _CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
 _TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
+_CONTENT_TYPE: Final = istr(hdrs.CONTENT_TYPE)
 _EXPECT: Final = istr(hdrs.EXPECT)
 _HOST: Final = istr(hdrs.HOST)
 
@@ -108,7 +112,7 @@ class DirectHandler(StrictHandler):
         if mounted is None:
             return False
         self._request_count += 1
-        self._begin_direct(message, mounted, waiter)
+        self._begin_direct(message, mounted, waiter, EMPTY_PAYLOAD)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -125,6 +129,7 @@ class DirectHandler(StrictHandler):
             found = self._find_direct(data)
             if found is None:
                 self._look_at(data, count)
+                found = self._find_with_body()
         finally:
             self._waiter = waiter
             if found is not None:
@@ -134,12 +139,14 @@ class DirectHandler(StrictHandler):
 
     def _take_up(self, data: bytes, found: Mounted | Refusal, waiter: asyncio.Future[None]) -> None:
         """Answers the one request that has come."""
-        message: Any = self._messages.popleft()[0]
+        message: Any
+        message, payload = self._messages.popleft()
         assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
         self._parser.message_consumed()
         if isinstance(found, Mounted):
-            self._heads.keep(data, message)
-            self._begin_direct(message, found, waiter)
+            if payload is EMPTY_PAYLOAD:
+                self._heads.keep(data, message)
+            self._begin_direct(message, found, waiter, payload)
         else:
             self._refuse(message, found)
 
@@ -220,8 +227,46 @@ class DirectHandler(StrictHandler):
         # Who does not read what it is answered waits until it has.
         return None if self._paused else self._resource.refusal(message.method, message.path)
 
+    def _find_with_body(self) -> Mounted | None:
+        """The route of the one request that has come, where it needs no more than its body.
+
+        All of that has come, and nothing behind it.
+        """
+        if self._resource is None or len(self._messages) != 1 or self._part != b"":
+            return None
+        message, payload = self._messages[0]
+        if (
+            payload is EMPTY_PAYLOAD
+            or isinstance(message, _ErrInfo)
+            or not payload.is_eof()
+            or payload.total_bytes > self._app._client_max_size
+        ):
+            return None
+        mounted = self._resource.table.with_body.get((message.method, message.path))
+        if mounted is None or not self._may_answer():
+            return None
+        headers = message.headers
+        host = headers.get(_HOST)
+        if (
+            message.should_close
+            or message.upgrade
+            or message.chunked
+            or message.compression is not None
+            or message.version != HttpVersion11
+            or headers.get(_CONTENT_TYPE) != JSON
+            or _EXPECT in headers
+            or _TRANSFER_ENCODING in headers
+            or (host not in good_hosts and not is_authority(host or ""))
+        ):
+            return None
+        return mounted
+
     def _begin_direct(
-        self, message: RawRequestMessage, mounted: Mounted, waiter: asyncio.Future[None]
+        self,
+        message: RawRequestMessage,
+        mounted: Mounted,
+        waiter: asyncio.Future[None],
+        payload: StreamReader,
     ) -> None:
         assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
         self._waiter = None  # out of the sight of whatever comes meanwhile
@@ -229,10 +274,14 @@ class DirectHandler(StrictHandler):
         self._request_in_progress = True
         self._take_off()
         # A task of its own, so that no request sees the context variables of another.
-        self._direct = self._loop.create_task(self._answer(message, mounted, waiter))
+        self._direct = self._loop.create_task(self._answer(message, mounted, waiter, payload))
 
     async def _answer(
-        self, message: RawRequestMessage, mounted: Mounted, waiter: asyncio.Future[None]
+        self,
+        message: RawRequestMessage,
+        mounted: Mounted,
+        waiter: asyncio.Future[None],
+        payload: StreamReader,
     ) -> None:
         """Answers one request, and waits for the next.
 
@@ -241,7 +290,7 @@ class DirectHandler(StrictHandler):
         goes_on = False
         try:
             if mounted.generation.is_retired:
-                goes_on = await self._answer_anew(message)
+                goes_on = await self._answer_anew(message, payload)
                 return
             context = begin(message)
             context.feature, context.route = mounted.feature, mounted.template
@@ -250,7 +299,7 @@ class DirectHandler(StrictHandler):
             active[message.method] += 1
             try:
                 try:
-                    answer = endpoint.content(await endpoint.handler())
+                    answer = endpoint.content(await _call(endpoint, payload))
                 finally:
                     active[message.method] -= 1
                 if isinstance(answer, tuple):
@@ -321,10 +370,10 @@ class DirectHandler(StrictHandler):
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 self._land()  # what has not begun never comes to its end
 
-    async def _answer_anew(self, message: RawRequestMessage) -> bool:
+    async def _answer_anew(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Answers one request whose route has gone before it began; whether it goes on."""
         writer = StreamWriter(self, self._loop)
-        unmade = Unmade(message, EMPTY_PAYLOAD, self, writer, self._direct)
+        unmade = Unmade(message, payload, self, writer, self._direct)
         handler: Any = self._app._handle
         outcome, was_cut = await self._handle_request(unmade, self._loop.time(), handler)
         return not was_cut and outcome.keep_alive
@@ -388,3 +437,14 @@ class DirectHandler(StrictHandler):
         """Waits for the answer under way, as long as `timeout` allows, and closes."""
         await super().shutdown(timeout)
         self._cancel_direct()
+
+
+def _call(endpoint: Endpoint, payload: StreamReader) -> Awaitable[Any]:
+    """Calls a handler that takes nothing, or a body that has come whole.
+
+    Raises:
+        Problem: the body is not what the handler declares.
+    """
+    if payload is EMPTY_PAYLOAD:
+        return endpoint.handler()
+    return endpoint.handler(**endpoint.arguments_of(payload.read_nowait()))

@@ -8,7 +8,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from petsage.arguments import read_arguments
+from petsage.arguments import JSON, read_arguments, read_body
 from petsage.errors import Problem
 from petsage.response import Content, JsonResponse
 from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
@@ -43,6 +43,7 @@ class Endpoint:
         reply: whether it may answer with a `Reply`.
         headers: what is documented of an ordinary answer's headers, by name.
         takes_nothing: whether its handler has no arguments.
+        takes_body: whether it asks for nothing of a request but its body, which is JSON.
     """
 
     def __init__(
@@ -77,6 +78,13 @@ class Endpoint:
             signature.parameters or signature.body or signature.request or signature.apps
         )
 
+        body = signature.body
+        self.takes_body = (
+            body is not None
+            and not (signature.parameters or signature.request)
+            and (not body.marker.media_types or JSON in body.marker.media_types)
+        )
+
     @property
     def may_refuse(self) -> bool:
         """Whether some input is wrong for it, and answered 422."""
@@ -97,6 +105,14 @@ class Endpoint:
             return self.respond(await self.handler())
         arguments = await read_arguments(self.signature, self._app_values, request)
         return self.respond(await self.handler(**arguments))
+
+    def arguments_of(self, data: bytes) -> dict[str, Any]:
+        """The handler's arguments, where it takes nothing but a body.
+
+        Raises:
+            Problem: the body is not what the handler declares.
+        """
+        return read_body(self.signature, self._app_values, data)
 
     def respond(self, value: Any) -> web.StreamResponse:
         """What a handler returned, as a response.

@@ -56,14 +56,9 @@ class Mounted:
         return self.compiled.path.text
 
     @property
-    def needs_no_request(self) -> bool:
-        """Whether neither its handler nor anybody on the way looks at the request."""
-        endpoint = self.compiled.endpoint
-        return (
-            self.compiled.run is endpoint
-            and endpoint.takes_nothing
-            and not self.app.on_response_prepare
-        )
+    def is_alone(self) -> bool:
+        """Whether nobody on the way to its endpoint, and back, looks at the request."""
+        return self.compiled.run is self.compiled.endpoint and not self.app.on_response_prepare
 
 
 @dataclass(slots=True)
@@ -113,6 +108,7 @@ class RouteTable:
     Attributes:
         direct: by path, what a GET or HEAD without a query or a body leads to, and needs no request
             for.
+        with_body: by method and path, what needs nothing of a request but its body.
 
     Raises:
         RouteClash: two of them have the same method and path.
@@ -122,6 +118,7 @@ class RouteTable:
         self._root = _Node()
         self._literal: dict[str, Match] = {}
         self.direct: dict[str, Mounted] = {}
+        self.with_body: dict[tuple[str, str], Mounted] = {}
         self.routes: tuple[Mounted, ...] = tuple(routes)
         for route in self.routes:
             self._add(route)
@@ -163,8 +160,12 @@ class RouteTable:
         routes[method] = route
         if not path.names:
             self._literal[path.text] = Match(routes, ())
-            if method == "GET" and route.needs_no_request and _UNESCAPED.fullmatch(path.text):
+            if not route.is_alone or _UNESCAPED.fullmatch(path.text) is None:
+                return
+            if method == "GET" and route.compiled.endpoint.takes_nothing:
                 self.direct[path.text] = route
+            elif method != "GET" and route.compiled.endpoint.takes_body:
+                self.with_body[method, path.text] = route
 
 
 def _walk(

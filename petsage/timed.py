@@ -200,7 +200,7 @@ class TimedHandler(DirectHandler):
                 self._is_late = False
                 return
         # The end of a head is the end of the data, or else another one has begun.
-        if not data.endswith(b"\r\n\r\n") and data.strip(b"\r\n"):
+        if self._part != b"" and not data.endswith(b"\r\n\r\n") and data.strip(b"\r\n"):
             self._part_since = self._loop.time()
 
     def _tell_reader(self) -> None:

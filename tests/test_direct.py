@@ -15,6 +15,7 @@ import struct
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -942,6 +943,132 @@ async def test_a_refusal_is_counted_among_what_a_server_was_asked(start):
     server.runner.close_after_answers()
     assert (await caller.ask(head("nothing"))).header("connection") == "close"
     assert await caller.rest() == b""
+
+
+# --- Bodies ---------------------------------------------------------------------------------------
+
+TAKES = """
+class Order(BaseModel):
+    name: str
+    count: int = 1
+
+
+@routes.post("/order")
+async def order(it: Order) -> Order:
+    return it
+
+
+@routes.put("/order")
+async def maybe(it: Order | None = None) -> Order | None:
+    return it
+"""
+TAKING = FEATURE.replace("HANDLERS", f"HANDLERS\n\n\n{TAKES}")
+JSON_LINE = "Content-Type: application/json"
+
+
+def sent(body: bytes, *more: str, path: str = "order", method: str = "POST") -> bytes:
+    return head(path, f"Content-Length: {len(body)}", *more, method=method) + body
+
+
+# Each with whether a request is made for it, if only for its problem.
+BODIES_SENT: dict[str, tuple[bytes, bool, dict[str, Any]]] = {
+    "good": (b'{"name":"x","count":3}', False, {}),
+    "a put": (b'{"name":"x"}', False, {"method": "PUT"}),
+    "null for what may be left out": (b"null", False, {"method": "PUT"}),
+    "wrong fields": (b'{"count":"3"}', True, {}),
+    "no JSON": (b'{"name":', True, {}),
+    "what is no UTF-8": (b'{"name":"\xff"}', True, {}),
+    "NaN": (b'{"name":"x","count":NaN}', True, {}),
+    "empty": (b"", True, {}),
+    "empty where it may be left out": (b"", True, {"method": "PUT"}),
+    "another type": (b'{"name":"x"}', True, {"lines": ("Content-Type: text/plain",)}),
+    "no type": (b'{"name":"x"}', True, {"lines": ()}),
+    "a charset": (b'{"name":"x"}', True, {"lines": (f"{JSON_LINE}; charset=utf-16",)}),
+    "an encoding": (zlib.compress(b'{"name":"x"}'), True, {"coding": "deflate"}),
+    "Expect": (b'{"name":"x"}', True, {"lines": (JSON_LINE, "Expect: 200-ok")}),
+    "too large": (b'{"name":"%s"}' % (b"x" * 5000), True, {}),
+}
+
+
+@pytest.mark.parametrize(("body", "is_made", "options"), BODIES_SENT.values(), ids=BODIES_SENT)
+async def test_a_body_is_answered_as_aiohttps_way_does(start, made, body, is_made, options):
+    server = await start(source=TAKING, max_body_bytes=4096)
+    lines = options.get("lines", (JSON_LINE,))
+    if "coding" in options:
+        lines = (*lines, f"Content-Encoding: {options['coding']}")
+    found = []
+    for path in ("order", "order?x=1"):
+        made.clear()
+        counts = server.counts()
+        caller = await server.connect()
+        data = sent(body, *lines, path=path, method=options.get("method", "POST"))
+        answer = await caller.ask(data)
+        line = server.access()[-1]
+        assert line["request_id"] == answer.header("x-request-id")
+        counted = {key: n for key, n in server.counts().items() if n != counts.get(key, 0)}
+        shown = {key: line.get(key) for key in ("method", "path", "route", "status", "bytes")}
+        found.append((answer.comparable, shown, list(counted)))
+        assert len(made) == (1 if is_made or path != "order" else 0)
+        if answer.header("connection") is None:
+            assert (await caller.ask(QUICK)).status == 200
+    assert found[0] == found[1]
+
+
+async def test_a_body_in_pieces_or_with_more_behind_it_is_read(start, made):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    data = sent(b'{"name":"x","count":3}', JSON_LINE)
+    for cut in range(1, len(data), 7):
+        caller.writer.write(data[:cut])
+        await asyncio.sleep(0.001)
+        caller.writer.write(data[cut:])
+        assert (await caller.answer()).body == b'{"name":"x","count":3}'
+    made.clear()
+    caller.writer.write(data + QUICK + data + QUICK[:9])
+    for body in (b'{"name":"x","count":3}', BODIES["quick"], b'{"name":"x","count":3}'):
+        assert (await caller.answer()).body == body
+    caller.writer.write(QUICK[9:])
+    assert (await caller.answer()).body == BODIES["quick"]
+    caller = await server.connect()
+    made.clear()
+    for _ in range(3):
+        assert (await caller.ask(data)).body == b'{"name":"x","count":3}'
+        assert (await caller.ask(QUICK)).body == BODIES["quick"]
+    assert made == []
+
+
+async def test_a_body_in_chunks_goes_aiohttps_way(start, made):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    chunks = b'c\r\n{"name":"x"}\r\n0\r\n\r\n'
+    begin = head("order", JSON_LINE, "Transfer-Encoding: chunked", method="POST")
+    assert (await caller.ask(begin + chunks)).body == b'{"name":"x","count":1}'
+    assert made == ["/api/v1/order"]
+
+
+async def test_a_body_is_not_taken_for_the_begin_of_the_next_head(start):
+    server = await start(source=TAKING, header_timeout_s=0.3)
+    caller = await server.connect()
+    assert (await caller.ask(sent(b'{"name":"x"}', JSON_LINE))).status == 200
+    await asyncio.sleep(0.8)  # longer than a head may take
+    assert (await caller.ask(QUICK)).status == 200
+
+
+async def test_a_body_whose_route_has_gone_meanwhile_is_refused_whole(start, made):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    (route,) = (
+        each
+        for each in server.app[CATALOG].resource.table.routes
+        if each.template == "/api/v1/order" and each.compiled.route.method == "POST"
+    )
+    route.generation.is_retired = True
+    try:
+        assert (await caller.ask(sent(b'{"name":"x"}', JSON_LINE))).status == 503
+    finally:
+        route.generation.is_retired = False
+    assert made == ["/api/v1/order"]
+    assert (await caller.ask(sent(b'{"name":"x"}', JSON_LINE))).status == 200
 
 
 # --- Clients that go away -------------------------------------------------------------------------
