@@ -22,6 +22,7 @@ from petsage.context import (
     set_current_request,
 )
 from petsage.errors import PROBLEM_TYPE, Problem
+from petsage.framing import require_framing
 from petsage.response import SERVER, Content, JsonResponse
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ _TRACEPARENT: Final = istr("traceparent")
 
 _CONTENT_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
 
-_BODILESS: Final = frozenset((204, 304))
 
 _UNSTORED: Final = "petsage_unstored"
 # What is not there, or not allowed, may be at the next change of a feature.
@@ -67,7 +67,7 @@ async def stamp_answer(request: web.Request, response: web.StreamResponse) -> No
     """
     context = current_request() or begin(request)
     context.answer = response
-    _require_framing(request, response)
+    require_framing(request, response)
     stamp(response, context)
     writer = request.writer
     if (
@@ -90,54 +90,6 @@ def stamp(response: web.StreamResponse, context: RequestContext) -> None:
     headers[_REQUEST_ID] = context.request_id
     headers[_TRACEPARENT] = context.traceparent
     headers[_CONTENT_TYPE_OPTIONS] = "nosniff"
-
-
-def _require_framing(request: web.Request, response: web.StreamResponse) -> None:
-    """Refuses what a client would take for more, or less, than it is, or for two answers.
-
-    Raises:
-        ValueError: the headers say of the body what it is not.
-    """
-    headers = response.headers
-    declared = headers.get(hdrs.CONTENT_LENGTH)
-    if declared is None:
-        return
-    if hdrs.TRANSFER_ENCODING in headers or len(headers.getall(hdrs.CONTENT_LENGTH)) > 1:
-        raise ValueError("an answer says in two ways how long it is; fix: leave both to the server")
-    if not (declared.isascii() and declared.isdigit()):
-        raise ValueError(f"an answer's Content-Length is {declared!r:.80}, and no number of bytes")
-    body = response.body if isinstance(response, web.Response) else None
-    if not isinstance(body, bytes | bytearray) or request.method == hdrs.METH_HEAD:
-        return
-    compressed: Any = getattr(response, "_compressed_body", None)  # it has no public name
-    length = len(body if compressed is None else compressed)
-    if int(declared) != length:
-        raise ValueError(
-            f"an answer of {length} bytes says {declared} in its Content-Length; fix: leave it out"
-        )
-
-
-def require_whole(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Refuses an answer that has ended before its end; what is one piece was looked at before.
-
-    Raises:
-        ValueError: its client still waits for bytes of it.
-    """
-    # The writer counts what is written, and not what ends it; nor what the kernel takes of a file.
-    if not getattr(request.writer, "length", None) or isinstance(response, web.FileResponse):
-        return
-    if isinstance(response, web.Response) and isinstance(response.body, bytes | bytearray):
-        return
-    if request.method == hdrs.METH_HEAD or response.status in _BODILESS:
-        return
-    if request.transport is None or request.transport.is_closing():
-        return  # it was broken off, and its client does not wait
-    lines = [f"{name}: {value}\r\n" for name, value in response.headers.items()]
-    head = f"HTTP/1.1 {response.status} {response.reason}\r\n{''.join(lines)}\r\n"
-    declared = int(response.headers.get(hdrs.CONTENT_LENGTH, 0))
-    sent = request.writer.output_size - len(head.encode())
-    if sent < declared:
-        raise ValueError(f"an answer says {declared} in its Content-Length, and ended after {sent}")
 
 
 def problem_response(problem: Problem, context: RequestContext) -> web.Response:

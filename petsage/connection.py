@@ -16,13 +16,13 @@ from petsage.answers import (
     fail,
     must_pass,
     problem_response,
-    require_whole,
     stamp,
     stamp_answer,
 )
 from petsage.catalog import CATALOG
 from petsage.context import current_request
 from petsage.errors import Problem
+from petsage.framing import require_whole
 from petsage.heads import Heads
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS

@@ -117,6 +117,10 @@ class _Reader:
         self.flaws.append(Flaw(kind, problem, fix))
 
     def _read_argument(self, parameter: inspect.Parameter, annotation: Any) -> None:
+        """Enters an argument: where it comes from.
+
+        Longer than 40 lines: the places are asked in an order, which is what it says.
+        """
         name = parameter.name
         annotation = _unaliased(annotation)
         markers, plain = _markers_of(annotation)

@@ -31,7 +31,7 @@ ROWS = [
     # What features are made of that keep data.
     *("storage", "resources"),
     # From a path to an endpoint.
-    *("answers", "routing"),
+    *("framing", "answers", "routing"),
     # From a folder to a feature that serves.
     *("listing", "ownership", "snapshot", "inspection", "candidate", "ordering", "explanation"),
     *("stacks", "strays", "side_effects", "loader"),
