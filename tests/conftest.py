@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from tests.warm import WarmCommand
 
 ROOT = Path(__file__).parent.parent
 START_S = 60
+LONG_S = 120
 
 # Tests that do not say how many values they try: so many are enough each time, for they are others
 # each time.
@@ -75,11 +77,17 @@ class ServerProcess:
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Reads the log until a line that is wanted comes."""
         assert self._process.stdout is not None
-        for raw in self._process.stdout:
-            line: dict[str, Any] = json.loads(raw)
-            self.lines.append(line)
-            if wanted(line):
-                return line
+        # One that says nothing of it fails its test, and does not keep it for ever.
+        limit = threading.Timer(LONG_S, self._process.kill)
+        limit.start()
+        try:
+            for raw in self._process.stdout:
+                line: dict[str, Any] = json.loads(raw)
+                self.lines.append(line)
+                if wanted(line):
+                    return line
+        finally:
+            limit.cancel()
         raise AssertionError(f"the process ended: {self._process.communicate()[1].decode()}")
 
     def signal(self, number: signal.Signals) -> None:

@@ -104,8 +104,12 @@ class Builder:
         self._timer = threading.Timer(LONG_S, self._process.kill)
         self._timer.start()
         if request is not None:
-            self._process.stdin.write(json.dumps(request))
-            self._process.stdin.close()
+            self.ask(request)
+
+    def ask(self, request):
+        """Tells it what to build."""
+        self._process.stdin.write(json.dumps(request))
+        self._process.stdin.close()
 
     def until(self, label):
         """Reads what it tells until that is told."""
@@ -247,13 +251,14 @@ class Built:
     def build(self):
         """Runs the good one; another of the same name, and one that fails, while it runs."""
         self.good = Builder(self.project, None, COMMAND)
+        self.same = Builder(self.project, None)  # it has begun when it is asked
         self.good.until("FILES")
+        self.same.ask(SMOKE_TEST)
         probe = {"kind": "probe", "path": "/taken"}
         self.clashing = Builder(
             self.project,
             {"feature": "taken_too", "description": "clashes", "requirements": [probe]},
         )
-        self.same = Builder(self.project, SMOKE_TEST)
         self.codes = {"same": self.same.end(), "clashing": self.clashing.end()}
         self.good.until("STATUS")
         completed = time.monotonic()

@@ -25,6 +25,15 @@ def place(tmp_path):
     return build(tmp_path / "features", tmp_path / "docs" / "hello.md", files)
 
 
+@pytest.fixture(autouse=True)
+def taking_signals():
+    """Lets signals have their takers again: a process that was interrupted ignores them."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, taker in before.items():
+        signal.signal(number, taker)
+
+
 @pytest.fixture
 def page(tmp_path):
     return tmp_path / "docs" / "hello.md"

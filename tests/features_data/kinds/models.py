@@ -78,7 +78,7 @@ class Node(BaseModel):
     """A tree of itself."""
 
     name: str
-    children: list["Node"] = []
+    children: Annotated[list["Node"], Field(max_length=2)] = []
 
 
 @dataclasses.dataclass

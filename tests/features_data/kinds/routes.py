@@ -103,7 +103,7 @@ async def take_union(value: Annotated[int | Owner | list[int] | None, Body()]) -
 
 
 @routes.post("/nodes")
-async def take_nodes(nodes: list[Node]) -> int:
+async def take_nodes(nodes: Annotated[list[Node], Field(max_length=3)]) -> int:
     return len(nodes)
 
 
