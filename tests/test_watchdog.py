@@ -208,7 +208,7 @@ async def test_who_calls_what_blocks_is_to_blame(feature_folder, feature_client,
 
 async def test_code_that_holds_the_interpreter_is_noticed(serve, lines, log_lines):
     client = await serve()
-    await client.get("/api/v1/count?numbers=60000000")
+    await client.get("/api/v1/count?numbers=200000000")
     await lines.wait_for(GOES_ON)
     assert client.app[WATCHDOG].stalls == 1
     (stands,) = told(log_lines, STANDS)
