@@ -32,7 +32,6 @@ _TRACEPARENT: Final = istr("traceparent")
 
 _CONTENT_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
 
-
 _UNSTORED: Final = "petsage_unstored"
 # What is not there, or not allowed, may be at the next change of a feature.
 _UNSTORED_HEADERS: Final = {"Cache-Control": "no-store"}

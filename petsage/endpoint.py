@@ -13,14 +13,12 @@ from pydantic_core import PydanticSerializationError
 
 from petsage.arguments import JSON, read_arguments, read_body
 from petsage.errors import Problem
-from petsage.response import Content, JsonResponse
+from petsage.response import BODILESS, Content, JsonResponse
 from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
 from petsage.signature import Flaw, Media, Reply, Returns, Signature, is_status, name_of
 from petsage.signature_reader import read_signature
 
 _NO_HEADERS: Final[Mapping[str, str]] = {}
-# Answers of these statuses have no body (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5).
-_BODILESS: Final = frozenset((204, 205, 304))
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -75,7 +73,7 @@ class Endpoint:
         self.raw = returns.raw
         self.reply = returns.reply
         self.headers = returns.headers
-        self._bodiless = _BODILESS | self.bare
+        self._bodiless = BODILESS | self.bare
         self._app_values: dict[str, Any] = {}
         self.takes_nothing = not (
             signature.parameters or signature.body or signature.request or signature.apps
@@ -311,6 +309,6 @@ def _find_wrong_status(handler: Handler, status: Any, returns: Returns, flaws: l
     if not is_status(status):
         problem = f"`{name}` answers with the status {status!r:.80}"
         flaws.append(Flaw("bad-answer", problem, "use one of 200 to 599"))
-    elif status in _BODILESS and returns.kind is not None:
+    elif status in BODILESS and returns.kind is not None:
         problem = f"`{name}` answers with the status {status}, which has no body, and returns one"
         flaws.append(Flaw("bad-answer", problem, "return None, or use another status"))

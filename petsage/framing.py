@@ -1,10 +1,10 @@
 """Whether an answer is as long as it says: else its client waits, or takes the rest for another."""
 
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import hdrs, web
 
-_BODILESS: Final = frozenset((204, 304))
+from petsage.response import NO_LENGTH
 
 
 def require_framing(request: web.Request, response: web.StreamResponse) -> None:
@@ -43,7 +43,7 @@ def require_whole(request: web.BaseRequest, response: web.StreamResponse) -> Non
         return
     if isinstance(response, web.Response) and isinstance(response.body, bytes | bytearray):
         return
-    if request.method == hdrs.METH_HEAD or response.status in _BODILESS:
+    if request.method == hdrs.METH_HEAD or response.status in NO_LENGTH:
         return
     if request.transport is None or request.transport.is_closing():
         return  # it was broken off, and its client does not wait

@@ -27,8 +27,8 @@ _HANDLED: Final = frozenset(
     )
 )
 # Of these, no body goes out; of the first two, no length either (RFC 9110, section 8.6).
-_NO_LENGTH: Final = frozenset((204, 304))
-_BODILESS: Final = frozenset((*_NO_LENGTH, 205))
+NO_LENGTH: Final = frozenset((204, 304))
+BODILESS: Final = frozenset((*NO_LENGTH, 205))
 _REASONS: Final = {int(each): each.phrase for each in HTTPStatus}
 _CLOSE: Final = "Connection: close\r\n"
 
@@ -93,7 +93,7 @@ def in_one_piece(
     """
     body, status, given = content
     lines = _lines_of(given) if given else ""
-    if lines is None or (body is not None and status in _BODILESS):
+    if lines is None or (body is not None and status in BODILESS):
         return None
     now = time()
     if not _beginnings.begun_at <= now < _beginnings.ends_at:
@@ -105,7 +105,7 @@ def in_one_piece(
         length = f"Content-Length: {len(body)}\r\n"
     else:
         beginning = _beginnings[status, None]
-        length = "" if is_head or status in _NO_LENGTH else "Content-Length: 0\r\n"
+        length = "" if is_head or status in NO_LENGTH else "Content-Length: 0\r\n"
     head = (
         f"{beginning}{length}"
         f"X-Request-ID: {context.request_id}\r\n"
