@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import core_schema
 
+from petsage.serializing import to_json
+
 Shape = Literal["scalar", "list", "document"]
 Mode = Literal["validation", "serialization"]
 
@@ -187,7 +189,7 @@ class JsonAnswer:
         # The serializer alone takes None, and models of another class, for anything. Validation
         # is cheap, since it does not look into models, and makes one of a dict.
         value = self._validate(value, by_alias=True, by_name=True)
-        return self._serialize(value, warnings="error", by_alias=True)
+        return to_json(self._serialize, value)
 
 
 Trust = Literal["none", "checked", "own"]

@@ -15,6 +15,7 @@ ROWS = [
     # A typed handler, from its signature to the bytes of its answer.
     *(
         "signature",
+        "serializing",
         "shapes",
         "backtracking",
         "signature_reader",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
 from petsage import AnswerHeader, Header, Problem, Reply
+from petsage.serializing import to_json as json_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -67,7 +68,7 @@ Found = Annotated[Reply[M | None], _ETAG]
 
 def to_json(value: BaseModel) -> bytes:
     """The JSON of a model, as a handler that answers with it sends it."""
-    return value.__pydantic_serializer__.to_json(value, by_alias=True, warnings="error")
+    return json_of(value.__pydantic_serializer__.to_json, value)
 
 
 def tag_of(json: bytes) -> str:
