@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -444,6 +445,39 @@ async def test_a_body_of_another_type_is_a_415(serve: Server, kind: str) -> None
 async def test_json_goes_by_several_names(serve: Server, kind: str) -> None:
     client = await serve(SAVE)
     assert (await client.send("/api/v1/it", b'{"petName": "Rex"}', kind)).status == 200
+
+
+STAY = """
+import datetime as dt
+
+class Stay(BaseModel):
+    day: dt.date
+    at: dt.datetime
+    note: str = ""
+
+@routes.post("/it")
+async def it(stay: Stay) -> None:
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", ["day", "at"])
+async def test_no_text_that_is_a_number_is_a_moment(serve: Server, name: str) -> None:
+    client = await serve(STAY)
+    stay = {"day": '"2026-01-31"', "at": '"2026-01-31T12:00:00+01:00"'}
+    texts = ["0", "86400", "1577836800", "-1577836800", "+86400", "86400.0", "86400.", ".5",
+             "-.5", "1e5", "1E+5", "-1e5", " 86400 ", "\\u0038\\u00366400",
+             "\\u002d86400"]  # fmt: skip
+    besides = ['""', '"-"', '"a \\" \\"\\""', '"\\n"']
+    for beside, text in [*[(each, "") for each in besides], *zip(cycle(besides), texts)]:
+        given = {**stay, "note": beside}
+        if text:
+            given[name] = f'"{text}"'
+        body = ",".join(f'"{key}":{each}' for key, each in given.items())
+        answer = await client.send("/api/v1/it", f"{{{body}}}".encode())
+        assert (text, answer.status) == (text, 422 if text else 204)
+        if text:
+            assert [each["pointer"] for each in answer.json["errors"]] == [f"/{name}"]
 
 
 async def test_a_body_without_a_type_is_a_415(serve: Server) -> None:
