@@ -9,7 +9,7 @@ Longer than 300 lines, of which half are the declarations: a table of what can b
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from aiohttp import web
 
@@ -263,7 +263,12 @@ Routes come from features and are few, but a feature may answer with any status 
 for, and features come and go while the process runs.
 """
 
+_FIRST_BOUND: Final = BUCKETS[0]
+
 _Key = tuple[str, str, str]
+
+Cell = list[float]
+"""A count for each bucket, one for what is longer than all, and the sum of seconds."""
 
 
 class Observed(NamedTuple):
@@ -288,16 +293,18 @@ class RequestMetrics:
     Attributes:
         active: the requests whose handlers run now, by method; every key is there, so that
             counting is an addition.
+        kept: what somebody else keeps of requests that are counted in the same cell, with that
+            cell; emptied when cells are dropped.
     """
 
-    __slots__ = ("_cells", "_series", "active")
+    __slots__ = ("_cells", "_series", "active", "kept")
 
     def __init__(self) -> None:
         self.active: dict[str, int] = dict.fromkeys((*sorted(KNOWN_METHODS), OTHER), 0)
-        # A cell holds a count for each bucket, one for what is longer, and the sum of seconds.
-        self._series: dict[_Key, list[float]] = {}
+        self._series: dict[_Key, Cell] = {}
         # What requests are looked up by: as they come, so that nothing is converted.
-        self._cells: dict[tuple[str, str | None, int], list[float]] = {}
+        self._cells: dict[tuple[str, str | None, int], Cell] = {}
+        self.kept: dict[Any, Any] = {}
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Counts one request.
@@ -308,11 +315,14 @@ class RequestMetrics:
             status: of the answer.
             seconds: how long it took.
         """
-        cell = self._cells.get((method, route, status))
-        if cell is None:
-            cell = self._cell(method, route, status)
-        cell[bisect_left(BUCKETS, seconds)] += 1
-        cell[-1] += seconds
+        count_in(self.cell(method, route, status), seconds)
+
+    def cell(self, method: str, route: str | None, status: int) -> Cell:
+        """Where requests of a method, route and status are counted, by `count_in`.
+
+        Whoever keeps one keeps it in `kept`.
+        """
+        return self._cells.get((method, route, status)) or self._cell(method, route, status)
 
     def observed(self) -> Iterator[Observed]:
         """All requests so far; call it on the event loop, and it is one moment's."""
@@ -331,8 +341,9 @@ class RequestMetrics:
             del self._series[key]
         for found in [found for found in self._cells if found[1] in routes]:
             del self._cells[found]
+        self.kept.clear()
 
-    def _cell(self, method: str, route: str | None, status: int) -> list[float]:
+    def _cell(self, method: str, route: str | None, status: int) -> Cell:
         """The numbers of a method, route and status that are new, or never looked up directly."""
         known = method in KNOWN_METHODS
         code = str(status) if 100 <= status <= 999 else OTHER
@@ -346,7 +357,14 @@ class RequestMetrics:
         return cell
 
 
-def _new_cell() -> list[float]:
+def count_in(cell: Cell, seconds: float) -> None:
+    """Counts one request, which took so long, in its cell."""
+    # Few take longer than the first bound.
+    cell[0 if seconds <= _FIRST_BOUND else bisect_left(BUCKETS, seconds)] += 1
+    cell[-1] += seconds
+
+
+def _new_cell() -> Cell:
     return [0] * (len(BUCKETS) + 1) + [0.0]
 
 

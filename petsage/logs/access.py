@@ -5,8 +5,8 @@ made of parts then, most of which are the same from one request to the next and 
 """
 
 import logging
+import re
 from collections.abc import Mapping
-from functools import lru_cache
 from time import perf_counter
 from typing import Any, Final
 
@@ -22,14 +22,19 @@ from petsage.context import (
 )
 from petsage.logs.formatter import JsonFormatter
 from petsage.logs.pipeline import log_info, sole_listener
-from petsage.metrics import RequestMetrics
+from petsage.metrics import Cell, RequestMetrics, count_in
 
 ACCESS_LOGGER: Final = "petsage.access"
 
 _USER_AGENT: Final = istr("User-Agent")
 _MAX_TEXT: Final = 2048
-# A line of longer texts is made whole: what others send must not fill memory.
+# So many parts are kept of each kind; with one more, all are let go. A line of longer texts is
+# made whole: what others send must not fill memory.
 _MAX_KEPT: Final = 512
+# What is the same in JSON, and harmless.
+_is_plain: Final = re.compile(r"[ !#-\[\]-~]*").fullmatch
+# Stands where lines differ; a path as it is sent has none of these.
+_SOME_PATH: Final = "<path>"
 
 
 class AccessLogger(AbstractAccessLogger):
@@ -83,23 +88,37 @@ class AccessLogger(AbstractAccessLogger):
         `origin` is what a trusted proxy says of who asked: it has a `scheme` and a `host`.
         """
         seconds = perf_counter() - context.started
-        self._requests.observe(method, context.route, status, seconds)
-        if not self.logger.isEnabledFor(logging.INFO):
+        logger, requests = self.logger, self._requests
+        if not logger.isEnabledFor(logging.INFO):
+            requests.observe(method, context.route, status, seconds)
             return
         user_agent = headers.get(_USER_AGENT, "")
         seen = None if origin is None else (origin.scheme, origin.host)
-        pipeline = sole_listener(self.logger)
-        if pipeline is not None and len(path) + len(user_agent) <= _MAX_KEPT:
+        pipeline = sole_listener(logger)
+        if (
+            pipeline is not None
+            and len(path) + len(user_agent) <= _MAX_KEPT
+            and (path == context.route or _is_plain(path))
+        ):
             formatter = pipeline.formatter
-            asked = _asked(formatter, context.feature, method, path, context.route, status)
-            who = _who(formatter, remote, user_agent, seen)
-            if asked is not None and who is not None:
-                opening, what = asked
-                rest = f'{what},"duration_ms":{seconds * 1e3:.3f},"bytes":{size},{who}}}'
-                line = formatter.info_line_of(opening, context, rest)
+            kept = requests.kept.get((context.route, status, method, context.feature))
+            if kept is None or kept[0] is not formatter:
+                kept = _keep(requests, formatter, context, method, status)
+            _, cell, opening, before, after, end = kept
+            who = formatter.kept.get((remote, user_agent, seen))
+            if who is None:
+                who = _who(formatter, remote, user_agent, seen)
+            if opening and who:
+                line = formatter.info_line_of(
+                    f"{opening}{path}{before}",
+                    context,
+                    f'{after}{path}{end}"duration_ms":{seconds * 1e3:.3f},"bytes":{size},{who}}}',
+                )
                 if line is not None:
+                    count_in(cell, seconds)
                     pipeline.put(logging.INFO, line)
                     return
+        requests.observe(method, context.route, status, seconds)
         path = path[:_MAX_TEXT]
         fields = {
             **_asked_fields(method, path, context.route, status),
@@ -123,36 +142,55 @@ def _who_fields(
     return fields
 
 
-@lru_cache(maxsize=512)
-def _asked(  # noqa: PLR0917 - what a line is kept by
+_Kept = tuple[JsonFormatter, Cell, str, str, str, str]
+"""Of lines and counts that differ by their paths alone: whose lines they are, where they are
+counted, and what stands before and behind the path in the message and in its own field.
+
+The texts are empty where they cannot be made apart.
+"""
+
+_NO_PARTS: Final = ("", "", "", "")
+
+
+def _keep(
+    requests: RequestMetrics,
     formatter: JsonFormatter,
-    feature: str | None,
+    context: RequestContext,
     method: str,
-    path: str,
-    route: str | None,
     status: int,
-) -> tuple[str, str] | None:
-    """The two parts of a line that tell what was asked; None where they cannot be made apart."""
-    if formatter.is_secret("duration_ms") or formatter.is_secret("bytes"):
-        return None
+) -> _Kept:
+    """What lines and counts that differ by their paths alone have in common."""
+    route = context.route
     try:
-        return (
-            formatter.opening(ACCESS_LOGGER, feature, f"{method} {path} {status}"),
-            formatter.plain_fields(_asked_fields(method, path, route, status)),
-        )
+        message = formatter.opening(
+            ACCESS_LOGGER, context.feature, f"{method} {_SOME_PATH} {status}"
+        ).split(_SOME_PATH)
+        fields = formatter.plain_fields(_asked_fields(method, _SOME_PATH, route, status))
+        texts = (*message, *f"{fields},".split(_SOME_PATH))
     except TypeError:  # a lone surrogate
-        return None
+        texts = _NO_PARTS
+    # A path that is masked is in none of them.
+    is_whole = len(texts) != 4 or any(map(formatter.is_secret, ("duration_ms", "bytes")))
+    parts = _NO_PARTS if is_whole else texts
+    kept = formatter, requests.cell(method, route, status), *parts
+    if len(requests.kept) >= _MAX_KEPT:
+        requests.kept.clear()
+    requests.kept[route, status, method, context.feature] = kept
+    return kept
 
 
-@lru_cache(maxsize=512)
 def _who(
     formatter: JsonFormatter,
     remote: str | None,
     user_agent: str,
     seen: tuple[str | None, str | None] | None,
-) -> str | None:
-    """The part of a line that tells who asked; None where there is no JSON of it."""
+) -> str:
+    """The part of a line that tells who asked; empty where there is no JSON of it."""
     try:
-        return formatter.plain_fields(_who_fields(remote, user_agent, seen))
+        who = formatter.plain_fields(_who_fields(remote, user_agent, seen))
     except TypeError:  # a lone surrogate
-        return None
+        who = ""
+    if len(formatter.kept) >= _MAX_KEPT:
+        formatter.kept.clear()
+    formatter.kept[remote, user_agent, seen] = who
+    return who

@@ -50,6 +50,9 @@ class JsonFormatter(BaseJsonFormatter):
         version: the `version` of each line.
         redact: a value is masked when its key contains one of these, however it is spelt.
         max_line_bytes: longer lines are cut and marked with `truncated`, their bytes before.
+
+    Attributes:
+        kept: what others keep of `plain_fields`, by what they like.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class JsonFormatter(BaseJsonFormatter):
         self._cleaner = Cleaner(redact, max_line_bytes)
         self._max_line_bytes = max_line_bytes
         self._second = (-1, "")
+        self.kept: dict[Any, str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without its newline, for those who use this as any stdlib formatter."""
