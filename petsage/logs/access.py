@@ -4,6 +4,7 @@ The line is no LogRecord unless somebody besides the pipeline listens to `petsag
 made of parts then, most of which are the same from one request to the next and kept.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -160,18 +161,19 @@ def _keep(
     status: int,
 ) -> _Kept:
     """What lines and counts that differ by their paths alone have in common."""
-    route = context.route
-    try:
-        message = formatter.opening(
-            ACCESS_LOGGER, context.feature, f"{method} {_SOME_PATH} {status}"
-        ).split(_SOME_PATH)
-        fields = formatter.plain_fields(_asked_fields(method, _SOME_PATH, route, status))
-        texts = (*message, *f"{fields},".split(_SOME_PATH))
-    except TypeError:  # a lone surrogate
-        texts = _NO_PARTS
-    # A path that is masked is in none of them.
-    is_whole = len(texts) != 4 or any(map(formatter.is_secret, ("duration_ms", "bytes")))
-    parts = _NO_PARTS if is_whole else texts
+    route, parts = context.route, _NO_PARTS
+    if not formatter.is_secret("duration_ms") and not formatter.is_secret("bytes"):
+        message = f"{method} {_SOME_PATH} {status}"
+        fields = _asked_fields(method, _SOME_PATH, route, status)
+        with contextlib.suppress(
+            TypeError,  # there is no JSON of a lone surrogate
+            ValueError,  # the path is masked, or the route has the same words
+        ):
+            opening, before = formatter.opening(ACCESS_LOGGER, context.feature, message).split(
+                _SOME_PATH
+            )
+            after, end = f"{formatter.plain_fields(fields)},".split(_SOME_PATH)
+            parts = opening, before, after, end
     kept = formatter, requests.cell(method, route, status), *parts
     if len(requests.kept) >= _MAX_KEPT:
         requests.kept.clear()

@@ -7,10 +7,10 @@ Longer than 300 lines: a line is made of a record or of finished parts, and both
 """
 
 import logging
-import math
 import time
 from collections.abc import Iterable
-from functools import lru_cache
+from math import floor
+from time import time as now
 from typing import Any, Final
 
 import orjson
@@ -38,7 +38,10 @@ _NEVER_CUT: Final = frozenset(
     ("timestamp", "service", "version", "request_id", "trace_id", "span_id")
 )
 
-# Of a longer message, what its line begins with is not kept.
+_THREE_DIGITS: Final = tuple(f"{number:03}" for number in range(1000))
+
+# What lines begin with is kept of so many, none of which has a longer message; with one more, all
+# are let go.
 _MAX_KEPT: Final = 512
 
 
@@ -53,6 +56,7 @@ class JsonFormatter(BaseJsonFormatter):
 
     Attributes:
         kept: what others keep of `plain_fields`, by what they like.
+        plain_names: some of the names of which `is_secret` has said that they are not.
     """
 
     def __init__(
@@ -63,8 +67,10 @@ class JsonFormatter(BaseJsonFormatter):
         self.version = version
         self._cleaner = Cleaner(redact, max_line_bytes)
         self._max_line_bytes = max_line_bytes
-        self._second = (-1, "")
+        self._second = self._millisecond = (-1, "")
         self.kept: dict[Any, str] = {}
+        self.plain_names: set[str] = set()
+        self._openings: dict[tuple[str, str, str | None], str] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without its newline, for those who use this as any stdlib formatter."""
@@ -79,13 +85,19 @@ class JsonFormatter(BaseJsonFormatter):
 
     def timestamp_of(self, created: float) -> str:
         """`created`, seconds since the epoch, in UTC to the microsecond: "…T12:00:00.000001Z"."""
-        second = math.floor(created)
-        # One tuple: of two names, another thread could set the second between our two looks.
-        known, text = self._second
-        if second != known:
-            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._second = (second, text)
-        return f"{text}{str(math.floor((created - second) * 1e6)).zfill(6)}Z"
+        moment = created * 1e3
+        millisecond = floor(moment)
+        # One tuple: of two names, another thread could set the first between our two looks.
+        known, text = self._millisecond
+        if millisecond != known:
+            second, thousandths = divmod(millisecond, 1000)
+            known_second, so_far = self._second
+            if second != known_second:
+                so_far = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+                self._second = second, so_far
+            text = so_far + _THREE_DIGITS[thousandths]
+            self._millisecond = millisecond, text
+        return f"{text}{_THREE_DIGITS[floor((moment - millisecond) * 1e3)]}Z"
 
     def own_fields(self, timestamp: str, level: str, logger: str, message: str) -> dict[str, Any]:
         """The fields that every line has, in their order; the request's are those in hand."""
@@ -119,7 +131,9 @@ class JsonFormatter(BaseJsonFormatter):
         request = current_request()
         if request is not None:
             try:
-                opening = self.opening(logger, request.feature, message)
+                opening = self._openings.get((message, logger, request.feature)) or self.opening(
+                    logger, request.feature, message
+                )
                 rest = known or harmless(orjson.dumps(extras))[1:].decode()
             except TypeError:
                 pass  # a lone surrogate: made plain below
@@ -139,7 +153,7 @@ class JsonFormatter(BaseJsonFormatter):
             rest: the extras, harmless JSON from behind the brace that opens it.
         """
         line = (
-            f'{{"timestamp":"{self.timestamp_of(time.time())}{opening}{request.request_id}'
+            f'{{"timestamp":"{self.timestamp_of(now())}{opening}{request.request_id}'
             f'","trace_id":"{request.trace_id}","span_id":"{request.span_id}",{rest}\n'
         ).encode()
         return line if len(line) <= self._max_line_bytes else None
@@ -150,9 +164,24 @@ class JsonFormatter(BaseJsonFormatter):
         Raises:
             TypeError: there is no JSON of the message: it has lone surrogates.
         """
-        # Messages that come from data must not fill memory.
-        make = _opening if len(message) <= _MAX_KEPT else _opening.__wrapped__
-        return make(self, logger, feature, message)
+        known = self._openings.get((message, logger, feature))
+        return self._opening(logger, feature, message) if known is None else known
+
+    def _opening(self, logger: str, feature: str | None, message: str) -> str:
+        fields = {
+            "level": "INFO",
+            "logger": logger,
+            "message": message,
+            "service": self.service,
+            "version": self.version,
+            "feature": feature or _feature_of(logger),
+        }
+        opening = f'",{harmless(orjson.dumps(fields))[1:-1].decode()},"request_id":"'
+        if len(message) <= _MAX_KEPT:  # messages that come from data must not fill memory
+            if len(self._openings) >= _MAX_KEPT:
+                self._openings.clear()
+            self._openings[message, logger, feature] = opening
+        return opening
 
     def plain_fields(self, fields: dict[str, Any]) -> str:
         """Fields of plain values as they stand within a line, those masked that tell of secrets.
@@ -165,7 +194,10 @@ class JsonFormatter(BaseJsonFormatter):
 
     def is_secret(self, name: str) -> bool:
         """Whether the value of a field of this name is masked."""
-        return self._cleaner.is_secret(name)
+        is_secret = self._cleaner.is_secret(name)
+        if not is_secret and len(self.plain_names) < _MAX_KEPT:
+            self.plain_names.add(name)
+        return is_secret
 
     def dump(self, fields: dict[str, Any]) -> bytes:
         """`fields` as one line of JSON, made plain where they are not, cut where they are long."""
@@ -260,19 +292,6 @@ class JsonFormatter(BaseJsonFormatter):
                 return line
         kept = {name: shortened[name] for name in (*_ALWAYS, "truncated")}
         return harmless(orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE))
-
-
-@lru_cache(maxsize=512)
-def _opening(formatter: JsonFormatter, logger: str, feature: str | None, message: str) -> str:
-    fields = {
-        "level": "INFO",
-        "logger": logger,
-        "message": message,
-        "service": formatter.service,
-        "version": formatter.version,
-        "feature": feature or _feature_of(logger),
-    }
-    return f'",{harmless(orjson.dumps(fields))[1:-1].decode()},"request_id":"'
 
 
 def _free_name(name: str, taken: Iterable[str]) -> str:
