@@ -343,6 +343,59 @@ def test_a_loop_that_ended_before_its_round_began_holds_up_no_other(tmp_path):
         assert asyncio.run(prove(PETS, "told")).missing is None
 
 
+def test_a_line_whose_loop_ended_before_its_round_began_is_written(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with a_log(file=a_file(path)) as pipeline:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(prove(PETS, "told"))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        pipeline.flush()
+        assert len(markers_in(path)) == 1
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.close()
+        assert len(markers_in(path)) == 1
+
+
+async def test_what_came_before_a_warning_stands_before_it(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with a_log(file=a_file(path)):
+        task = asyncio.create_task(prove(PETS, "told"))
+        await asyncio.sleep(0)
+        PETS.warning("later")
+        await task
+    messages = [json.loads(line)["message"] for line in path.read_text().splitlines()]
+    assert messages == ["told", "later"]
+
+
+async def test_a_proven_record_that_comes_again_is_a_line_as_any_other(tmp_path):
+    records: list[logging.LogRecord] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    path = tmp_path / "log.jsonl"
+    keeper = Keeper()
+    with a_log(file=a_file(path)) as pipeline:
+        PETS.addHandler(keeper)
+        try:
+            receipt = await prove(PETS, "told")
+        finally:
+            PETS.removeHandler(keeper)
+        (record,) = records
+        threads = [threading.Thread(target=pipeline.handle, args=(record,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert (await prove(PETS, "told")).missing is None
+        account = pipeline.accounts()["file"]
+    assert (account.emitted, account.written) == (4, 4)
+    assert markers_in(path)[:3] == [receipt.marker] * 3
+
+
 # Not written
 
 

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from random import Random
+from threading import get_ident
 from typing import Any, Final
 
 from petsage.logs.cleaning import MASK
@@ -37,6 +38,8 @@ _PROOF: Final = "_petsage_proof"
 _CLOSE_TIMEOUT_S: Final = 5.0
 # A filter or handler that raises at each record says so this often.
 _REPORT_INTERVAL_S: Final = 30.0
+# No level of a sink leaves this out.
+_EVERY_LEVEL: Final = 1 << 30
 _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
 
 _log = logging.getLogger(__name__)
@@ -90,46 +93,59 @@ class Pipeline(logging.Handler):
         return True
 
     def put(self, level: int, line: bytes, proof: Proof | None = None) -> None:
-        """Queues a finished line in each sink whose level it has."""
-        if proof is not None:
-            proof.seen = True
+        """Queues a finished line in each sink whose level it has; a proven one with its round."""
         urgent = level >= logging.WARNING
+        if proof is not None and proof.round.add(level, line, proof, urgent=urgent):
+            return
+        if urgent:
+            self._put_rounds()  # for which it may need room: what came before it stands before it
         for lowest, sink in self._sinks:
             if level >= lowest:
-                state = sink.put(line, proof, urgent)
-                if proof is not None and state == "queued":
-                    proof.round.expect(sink.name)
+                sink.put(line, None, urgent)
             else:
                 sink.filter()
-                if proof is not None:
-                    proof.settle(sink.name, *_FILTERED)
-
-    def put_everywhere(self, line: bytes, proof: Proof) -> None:
-        """Queues a finished line in each sink, whatever its level."""
-        for sink in self.sinks:
-            if sink.put(line, proof) == "queued":
-                proof.round.expect(sink.name)
 
     def begin_proof(self) -> Proof:
         """A proof in the round of this turn of the running loop."""
         # By thread, in which one loop at most runs: to ask for that loop costs a system call.
-        thread = threading.get_ident()
+        thread = get_ident()
         its_round = self._rounds.get(thread)
         if its_round is None or not its_round.loop.is_running():
+            self._put_rounds()
             loop = asyncio.get_running_loop()
             its_round = Round(loop, self._optional, self._settings.proof_timeout_s)
             self._rounds[thread] = its_round
             loop.call_soon(self._begin_writing, thread, its_round)
-        return its_round.begin()
+        return Proof(its_round)
 
     def _begin_writing(self, thread: int, its_round: Round) -> None:
         """The turn is over: has the sinks write all that was proven in it."""
         if self._rounds.get(thread) is its_round:  # else the loop stopped, and another has begun
             del self._rounds[thread]
+        self._put_round(its_round)
         # First what limits the waiting: a thread may be dead, and not be begun anew.
         its_round.go([s.name for s in self.sinks if s.stands_still_for_s() > OPTIONAL_WAIT_S])
         for sink in self.sinks:
             sink.hurry()
+
+    def _put_rounds(self) -> None:
+        """Queues what is proven in this thread, and in loops that have stopped, amid a turn."""
+        thread = get_ident()
+        for its_round in tuple(self._rounds.values()):
+            if its_round.thread == thread or not its_round.loop.is_running():
+                self._put_round(its_round)
+
+    def _put_round(self, its_round: Round) -> None:
+        """Queues the lines of a round: one look at a sink for all of them."""
+        lines, its_round.lines = its_round.lines, []
+        for lowest, sink in self._sinks:
+            entries = [entry for level, entry in lines if level >= lowest]
+            its_round.expect(sink.name, sink.put_all(entries))
+            if len(entries) < len(lines):
+                for level, (_, proof, _) in lines:
+                    if level < lowest and proof is not None:
+                        sink.filter()
+                        proof.settle(sink.name, *_FILTERED)
 
     def _lets_pass(self, record: logging.LogRecord) -> bool:
         """Whether the filters on this handler let a record pass; one that is not, is counted."""
@@ -177,6 +193,7 @@ class Pipeline(logging.Handler):
 
     def flush(self) -> None:
         """Waits until every line queued so far was written or failed, 5 s at the most."""
+        self._put_rounds()
         for sink in self.sinks:
             sink.flush(_CLOSE_TIMEOUT_S)
 
@@ -215,6 +232,7 @@ class Pipeline(logging.Handler):
             self._undo.pop()()
         if _installed is self:
             _installed = None
+        self._put_rounds()
         close_sinks(self.sinks, _CLOSE_TIMEOUT_S)
         super().close()
 
@@ -273,6 +291,7 @@ async def prove(logger: logging.Logger, message: str) -> Receipt:
     proof = pipeline.begin_proof()
     log_info(logger, message, {MARKER: marker}, proof, f'"{MARKER}":"{marker}"}}')
     if not proof.seen:
+        proof.seen = True
         for sink in pipeline.sinks:
             proof.settle(sink.name, *_FILTERED)
     await proof.done
@@ -293,7 +312,7 @@ async def prove_sinks(message: str) -> Receipt:
     formatter = pipeline.formatter
     timestamp = formatter.timestamp_of(time.time())
     fields = formatter.own_fields(timestamp, "INFO", "petsage.health", message)
-    pipeline.put_everywhere(formatter.dump({**fields, MARKER: marker}), proof)
+    proof.round.add(_EVERY_LEVEL, formatter.dump({**fields, MARKER: marker}), proof)
     await proof.done
     return receipt_of(marker, proof, pipeline.sinks)
 
@@ -323,9 +342,10 @@ def log_info(
         logger.info("%s", message, extra={**extra, _PROOF: proof}, stacklevel=3)
         return
     formatter = pipeline.formatter
-    for name in extra:
-        if formatter.is_secret(name):  # an operator may say so of any name
-            extra, known = {**extra, name: MASK}, None
+    if not formatter.plain_names.issuperset(extra):
+        for name in extra:
+            if formatter.is_secret(name):  # an operator may say so of any name
+                extra, known = {**extra, name: MASK}, None
     pipeline.put(logging.INFO, formatter.info_line(logger.name, message, extra, known), proof)
 
 
@@ -334,14 +354,15 @@ def sole_listener(logger: logging.Logger) -> Pipeline | None:
     if logger.filters or logging.getLogRecordFactory() is not logging.LogRecord:
         return None
     each = logger
-    while not each.handlers:
-        if each.parent is None or not each.propagate:
+    while not (handlers := each.handlers):
+        parent = each.parent
+        if parent is None or not each.propagate:
             return None
-        each = each.parent
-    handler = each.handlers[0]
+        each = parent
+    handler = handlers[0]
     if (
         each.parent is None  # nobody listens above it
-        and len(each.handlers) == 1
+        and len(handlers) == 1
         and type(handler) is Pipeline
         and handler.level <= logging.INFO
         and not handler.filters

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from math import floor
+from threading import get_ident
 from time import perf_counter
 from typing import Final, Literal
 
@@ -15,6 +16,14 @@ SinkState = Literal["written", "failed", "dropped", "filtered", "timeout"]
 OPTIONAL_WAIT_S: Final = 0.1
 """How long a proof waits for sinks that are not required, and how long a write of theirs may
 stand still before it waits for them no more."""
+
+
+Entry = tuple[bytes, "Proof | None", bool]
+"""A line as a sink queues it, its proof, and whether it is urgent."""
+
+
+ProvenLine = tuple[int, Entry]
+"""The level of the line of a proof, and the line."""
 
 
 Outcome = tuple[SinkState, str | None, float]
@@ -28,8 +37,11 @@ Told = tuple[SinkState, str | None, float]
 class Proof:
     """What the sinks make of one line; it begins when it is made.
 
+    Args:
+        its_round: the round that it is written in, which has it from now on.
+
     Attributes:
-        round: the round that it is written in.
+        round: that round.
         seen: whether the line came as far as the sinks.
         told: what each sink has made of it by now; a sink's own thread sets its entry.
         done: is set when nothing more is waited for.
@@ -40,6 +52,7 @@ class Proof:
     def __init__(self, its_round: "Round") -> None:
         self._started = perf_counter()
         self.round = its_round
+        its_round.proofs.append(self)
         self.told: dict[str, Told] = {}
         self.seen = False
         self.done: asyncio.Future[None] = its_round.loop.create_future()
@@ -51,12 +64,12 @@ class Proof:
     def outcome(self, sink: str) -> Outcome:
         """What one sink has made of the line by now; `timeout` where nothing was heard of it."""
         told = self.told.get(sink)
-        state, error, at = told or ("timeout", None, perf_counter())
-        # To the microsecond, in a third of the time that `round` takes.
-        took_ms = floor((at - self._started) * 1e6) / 1e3
-        if told is None:
-            error = f"not written within {took_ms / 1000:.2g} s"
-        return state, error, took_ms
+        if told is not None:
+            state, error, at = told
+            # To the microsecond, in a third of the time that `round` takes.
+            return state, error, floor((at - self._started) * 1e6) / 1e3
+        took_ms = floor((perf_counter() - self._started) * 1e6) / 1e3
+        return "timeout", f"not written within {took_ms / 1000:.2g} s", took_ms
 
 
 class Round:
@@ -66,37 +79,56 @@ class Round:
         loop: the loop, in whose thread everything here runs.
         optional: the names of sinks that are waited for but shortly.
         timeout_s: how long the others are waited for, in seconds.
+
+    Attributes:
+        loop: the loop.
+        thread: the number of its thread.
+        lines: what is to be queued when the turn is over; whoever queues them takes them out.
+        proofs: all of them, until they are waited for no more.
     """
 
-    __slots__ = ("_optional", "_proofs", "_timeout_s", "_timer", "_waiting", "loop")
+    __slots__ = (
+        *("_is_over", "_optional", "_timeout_s", "_timer", "_waiting"),
+        *("lines", "loop", "proofs", "thread"),
+    )
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, optional: frozenset[str], timeout_s: float
     ) -> None:
         self.loop = loop
+        self.thread = get_ident()
+        self.lines: list[ProvenLine] = []
+        self.proofs: list[Proof] = []
         self._optional = optional
         self._timeout_s = timeout_s
-        self._proofs: list[Proof] = []
         self._waiting: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_over = False
 
-    def begin(self) -> Proof:
-        """A proof of this round."""
-        proof = Proof(self)
-        self._proofs.append(proof)
-        return proof
+    def add(self, level: int, line: bytes, proof: Proof, *, urgent: bool = False) -> bool:
+        """Has the line of a proof queued with the others; False where that is over.
 
-    def expect(self, sink: str) -> None:
-        """Waits for one more line in a sink."""
-        self._waiting[sink] = self._waiting.get(sink, 0) + 1
+        A record may come twice, late, or from another thread: then it is a line as any other.
+        """
+        if proof.seen or self._is_over or get_ident() != self.thread:
+            return False
+        proof.seen = True
+        self.lines.append((level, (line, proof, urgent)))
+        return True
+
+    def expect(self, sink: str, count: int) -> None:
+        """Waits for so many more lines in a sink."""
+        if count:
+            self._waiting[sink] = self._waiting.get(sink, 0) + count
 
     def go(self, stalled: Iterable[str]) -> None:
-        """Begins to wait; no proof joins any more.
+        """Begins to wait; no line joins any more.
 
         Args:
             stalled: sinks that have stood still for so long that waiting is no use; it is only
                 spared for those that are optional.
         """
+        self._is_over = True
         for sink in self._optional.intersection(stalled):
             self._waiting.pop(sink, None)
         if not self._waiting:
@@ -131,10 +163,10 @@ class Round:
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
-        for proof in self._proofs:
+        for proof in self.proofs:
             if not proof.done.done():  # who waited may have been cancelled
                 proof.done.set_result(None)
-        self._proofs.clear()
+        self.proofs.clear()
 
 
 def settle_lines(
@@ -142,16 +174,18 @@ def settle_lines(
 ) -> None:
     """Settles one line of each of `proofs` in a sink, and tells their rounds; from any thread."""
     told = state, error, perf_counter()
-    counts: dict[asyncio.AbstractEventLoop, dict[Round, int]] = {}
+    rounds: dict[Round, int] = {}
     for proof in proofs:
         proof.told[sink] = told
-        rounds = counts.setdefault(proof.round.loop, {})
         rounds[proof.round] = rounds.get(proof.round, 0) + 1
-    for loop, rounds in counts.items():
-        with contextlib.suppress(RuntimeError):  # it is closed, and who waited gone with it
-            loop.call_soon_threadsafe(_acknowledge, sink, rounds)
-
-
-def _acknowledge(sink: str, rounds: dict[Round, int]) -> None:
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Round, int]]] = {}
     for its_round, count in rounds.items():
+        loops.setdefault(its_round.loop, []).append((its_round, count))
+    for loop, counts in loops.items():
+        with contextlib.suppress(RuntimeError):  # it is closed, and who waited gone with it
+            loop.call_soon_threadsafe(_acknowledge, sink, counts)
+
+
+def _acknowledge(sink: str, counts: list[tuple[Round, int]]) -> None:
+    for its_round, count in counts:
         its_round.acknowledge(sink, count)

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Literal
 from weakref import WeakSet
 
-from petsage.logs.proofs import Proof, settle_lines
+from petsage.logs.proofs import Entry, Proof, settle_lines
 from petsage.logs.targets import FileTarget, Outcome, StreamTarget, Target, can_take
 from petsage.settings import SinkSettings
 
@@ -58,10 +58,6 @@ class Account:
     queued: int
     dropped_by: Mapping[str, int] = field(default_factory=dict, compare=False)
     failed_by: Mapping[str, int] = field(default_factory=dict, compare=False)
-
-
-_Entry = tuple[bytes, Proof | None, bool]
-"""A queued line, its proof and whether it is urgent; an ordinary one is its bytes alone."""
 
 
 class Sink:
@@ -104,11 +100,12 @@ class Sink:
         """Begins with an empty queue, an empty account and a thread."""
         # Both may be asked for again by who has them: garbage may be collected amid, and log.
         self._lock = threading.RLock()
-        self._queue: deque[bytes | _Entry] = deque()
+        # An ordinary line is its bytes alone.
+        self._queue: deque[bytes | Entry] = deque()
         self._emitted = self._written = self._dropped = self._failed = self._filtered = 0
         self._dropped_by: Counter[str] = Counter()
         self._failed_by: Counter[str] = Counter()
-        self._in_flight: list[bytes | _Entry] = []
+        self._in_flight: list[bytes | Entry] = []
         self._write_began = 0.0
         self._unreported_drops = 0
         self._next_complaint = 0.0
@@ -142,19 +139,21 @@ class Sink:
             urgent: where the queue is full, others are dropped for it.
         """
         entry = line if proof is None and not urgent else (line, proof, urgent)
-        given_up: list[Proof] = []
+        given_up: list[Proof] | None = None
         # Not `acquire` and `try`: an exception that a signal raises can come between these two.
         with self._lock:
             self._emitted += 1
             if self._closing:
                 return self._refuse("closed", proof)
             queue = self._queue
-            if len(queue) + len(self._in_flight) >= self.capacity and not (
-                urgent and self._make_room(given_up)
-            ):
-                return self._refuse("queue_full", proof)
+            length = len(queue)
+            if length + len(self._in_flight) >= self.capacity:
+                given_up = self._make_room() if urgent else None
+                if given_up is None:
+                    return self._refuse("queue_full", proof)
+                length = len(queue)
             queue.append(entry)
-            if len(queue) == self._hurry_length:
+            if length + 1 == self._hurry_length:
                 self._is_hurried = True
                 self._ring()
             elif self._is_sleeping and proof is None:
@@ -162,6 +161,17 @@ class Sink:
         if given_up:
             settle_lines(self.name, given_up, "dropped", _QUEUE_IS_FULL)
         return "queued"
+
+    def put_all(self, entries: list[Entry]) -> int:
+        """Queues proven lines, as `put` does each of them; how many are queued."""
+        with self._lock:
+            if not self._closing and (
+                len(self._queue) + len(self._in_flight) + len(entries) <= self.capacity
+            ):
+                self._emitted += len(entries)
+                self._queue.extend(entries)
+                return len(entries)
+        return [self.put(*entry) for entry in entries].count("queued")
 
     def _ring(self) -> None:
         """Wakes the thread; under the lock.
@@ -186,9 +196,10 @@ class Sink:
         self._unreported_drops += count
         self._dropped_by[reason] += count
 
-    def _make_room(self, given_up: list[Proof]) -> bool:
-        """Drops the newest of what is not urgent; whether there was any."""
-        kept: list[bytes | _Entry] = []
+    def _make_room(self) -> list[Proof] | None:
+        """Drops the newest of what is not urgent; the proofs among it, None if there is none."""
+        given_up: list[Proof] = []
+        kept: list[bytes | Entry] = []
         wanted = max(1, self.capacity // _ROOM_SHARE)
         count = 0
         while self._queue and count < wanted:
@@ -202,7 +213,7 @@ class Sink:
                 given_up.append(proof)
         self._queue.extend(reversed(kept))
         self._drop(count, "made_room")
-        return count > 0
+        return given_up if count else None
 
     def filter(self) -> None:
         """Counts a record that is below this sink's level, or that a filter leaves out."""
@@ -377,7 +388,7 @@ class Sink:
         self._settle(batch, outcome)
         return bool(rest)
 
-    def _settle(self, batch: list[bytes | _Entry], outcome: Outcome) -> None:
+    def _settle(self, batch: list[bytes | Entry], outcome: Outcome) -> None:
         """Accounts for a batch, and tells those who wait for lines of it."""
         failed = len(batch) - outcome.written
         with self._lock:
@@ -428,7 +439,7 @@ def _name_of(error: BaseException) -> str:
     return errno.errorcode.get(number, type(error).__name__) if number else type(error).__name__
 
 
-def _proofs_of(entries: Iterable[bytes | _Entry]) -> list[Proof]:
+def _proofs_of(entries: Iterable[bytes | Entry]) -> list[Proof]:
     return [entry[1] for entry in entries if not isinstance(entry, bytes) and entry[1] is not None]
 
 
