@@ -38,8 +38,6 @@ _PROOF: Final = "_petsage_proof"
 _CLOSE_TIMEOUT_S: Final = 5.0
 # A filter or handler that raises at each record says so this often.
 _REPORT_INTERVAL_S: Final = 30.0
-# No level of a sink leaves this out.
-_EVERY_LEVEL: Final = 1 << 30
 _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
 
 _log = logging.getLogger(__name__)
@@ -94,16 +92,29 @@ class Pipeline(logging.Handler):
 
     def put(self, level: int, line: bytes, proof: Proof | None = None) -> None:
         """Queues a finished line in each sink whose level it has; a proven one with its round."""
+        if proof is not None:
+            if not proof.round.is_for(proof):
+                proof = None  # a record may come twice, late, or from another thread
+            elif level == logging.INFO:
+                proof.round.lines.append((line, proof, False))
+                return
         urgent = level >= logging.WARNING
-        if proof is not None and proof.round.add(level, line, proof, urgent=urgent):
-            return
         if urgent:
             self._put_rounds()  # for which it may need room: what came before it stands before it
         for lowest, sink in self._sinks:
             if level >= lowest:
-                sink.put(line, None, urgent)
+                if sink.put(line, proof, urgent) == "queued" and proof is not None:
+                    proof.round.expect(sink.name, 1)
             else:
                 sink.filter()
+                if proof is not None:
+                    proof.settle(sink.name, *_FILTERED)
+
+    def put_everywhere(self, line: bytes, proof: Proof) -> None:
+        """Queues a finished line in each sink, whatever its level."""
+        for sink in self.sinks:
+            if sink.put(line, proof) == "queued":
+                proof.round.expect(sink.name, 1)
 
     def begin_proof(self) -> Proof:
         """A proof in the round of this turn of the running loop."""
@@ -111,7 +122,8 @@ class Pipeline(logging.Handler):
         thread = get_ident()
         its_round = self._rounds.get(thread)
         if its_round is None or not its_round.loop.is_running():
-            self._put_rounds()
+            if its_round is not None:
+                self._put_round(its_round)
             loop = asyncio.get_running_loop()
             its_round = Round(loop, self._optional, self._settings.proof_timeout_s)
             self._rounds[thread] = its_round
@@ -136,16 +148,15 @@ class Pipeline(logging.Handler):
                 self._put_round(its_round)
 
     def _put_round(self, its_round: Round) -> None:
-        """Queues the lines of a round: one look at a sink for all of them."""
+        """Queues the lines of a round, all at INFO, by one look at each sink."""
         lines, its_round.lines = its_round.lines, []
         for lowest, sink in self._sinks:
-            entries = [entry for level, entry in lines if level >= lowest]
-            its_round.expect(sink.name, sink.put_all(entries))
-            if len(entries) < len(lines):
-                for level, (_, proof, _) in lines:
-                    if level < lowest and proof is not None:
-                        sink.filter()
-                        proof.settle(sink.name, *_FILTERED)
+            if lowest <= logging.INFO:
+                its_round.expect(sink.name, sink.put_all(lines))
+            else:
+                for _, proof, _ in lines:
+                    sink.filter()
+                    proof.settle(sink.name, *_FILTERED)
 
     def _lets_pass(self, record: logging.LogRecord) -> bool:
         """Whether the filters on this handler let a record pass; one that is not, is counted."""
@@ -312,7 +323,7 @@ async def prove_sinks(message: str) -> Receipt:
     formatter = pipeline.formatter
     timestamp = formatter.timestamp_of(time.time())
     fields = formatter.own_fields(timestamp, "INFO", "petsage.health", message)
-    proof.round.add(_EVERY_LEVEL, formatter.dump({**fields, MARKER: marker}), proof)
+    pipeline.put_everywhere(formatter.dump({**fields, MARKER: marker}), proof)
     await proof.done
     return receipt_of(marker, proof, pipeline.sinks)
 

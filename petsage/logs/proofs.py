@@ -22,8 +22,8 @@ Entry = tuple[bytes, "Proof | None", bool]
 """A line as a sink queues it, its proof, and whether it is urgent."""
 
 
-ProvenLine = tuple[int, Entry]
-"""The level of the line of a proof, and the line."""
+ProvenEntry = tuple[bytes, "Proof", bool]
+"""The same of one that has a proof."""
 
 
 Outcome = tuple[SinkState, str | None, float]
@@ -83,7 +83,7 @@ class Round:
     Attributes:
         loop: the loop.
         thread: the number of its thread.
-        lines: what is to be queued when the turn is over; whoever queues them takes them out.
+        lines: at INFO, to be queued when the turn is over.
         proofs: all of them, until they are waited for no more.
     """
 
@@ -97,7 +97,7 @@ class Round:
     ) -> None:
         self.loop = loop
         self.thread = get_ident()
-        self.lines: list[ProvenLine] = []
+        self.lines: list[ProvenEntry] = []
         self.proofs: list[Proof] = []
         self._optional = optional
         self._timeout_s = timeout_s
@@ -105,15 +105,11 @@ class Round:
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
 
-    def add(self, level: int, line: bytes, proof: Proof, *, urgent: bool = False) -> bool:
-        """Has the line of a proof queued with the others; False where that is over.
-
-        A record may come twice, late, or from another thread: then it is a line as any other.
-        """
+    def is_for(self, proof: Proof) -> bool:
+        """Whether the line of a proof comes now, once, in this thread, before the turn is over."""
         if proof.seen or self._is_over or get_ident() != self.thread:
             return False
         proof.seen = True
-        self.lines.append((level, (line, proof, urgent)))
         return True
 
     def expect(self, sink: str, count: int) -> None:

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Literal
 from weakref import WeakSet
 
-from petsage.logs.proofs import Entry, Proof, settle_lines
+from petsage.logs.proofs import Entry, Proof, ProvenEntry, settle_lines
 from petsage.logs.targets import FileTarget, Outcome, StreamTarget, Target, can_take
 from petsage.settings import SinkSettings
 
@@ -162,12 +162,11 @@ class Sink:
             settle_lines(self.name, given_up, "dropped", _QUEUE_IS_FULL)
         return "queued"
 
-    def put_all(self, entries: list[Entry]) -> int:
-        """Queues proven lines, as `put` does each of them; how many are queued."""
+    def put_all(self, entries: list[ProvenEntry]) -> int:
+        """Queues proven lines, as `put` does each; how many are queued."""
         with self._lock:
-            if not self._closing and (
-                len(self._queue) + len(self._in_flight) + len(entries) <= self.capacity
-            ):
+            total = len(self._queue) + len(entries)
+            if not self._closing and total + len(self._in_flight) <= self.capacity:
                 self._emitted += len(entries)
                 self._queue.extend(entries)
                 return len(entries)
