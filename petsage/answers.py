@@ -24,6 +24,7 @@ from petsage.context import (
 from petsage.errors import PROBLEM_TYPE, Problem
 from petsage.framing import require_framing
 from petsage.response import SERVER, Content, JsonResponse
+from petsage.troubles import TROUBLES, place_in
 
 _log = logging.getLogger(__name__)
 
@@ -176,8 +177,20 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
             _log.error(
                 "Unhandled exception in %s %s", request.method, context.route, exc_info=error
             )
+            raised = f"{type(error).__name__}{place_in(error, context.feature)}"
+            TROUBLES.note(
+                context.feature,
+                "request-failed",
+                f"{request.method} {context.route} raised {raised}; request {context.request_id}",
+                fix="mend what it raises; the log tells more under the request's id",
+            )
     begun = context.answer
     if not isinstance(begun, web.StreamResponse) or _can_be_replaced(begun, request):
+        return problem_response(problem, context)
+    writer: Any = request.writer
+    if isinstance(begun, web.Response) and writer.output_size == 0:
+        # Its head waits for the first of its body: another writer knows nothing of either.
+        request._payload_writer = type(writer)(request.protocol, asyncio.get_running_loop())
         return problem_response(problem, context)
     begun.force_close()
     if request.transport is not None:
@@ -222,17 +235,28 @@ def is_unstored(run: Any) -> bool:
     return False
 
 
-def must_pass(error: BaseException, context: RequestContext | None) -> bool:
+def must_pass(error: BaseException, context: RequestContext | None, connection: Any) -> bool:
     """Whether an exception is the end of a request's own task, and no handler's failure.
+
+    A task that nobody but a feature has cancelled goes on, and is not cancelled any more.
 
     Args:
         error: what was raised.
         context: the request's.
+        connection: that it came on, aiohttp's handler; None where it is gone.
     """
     if isinstance(error, asyncio.CancelledError):
         # A handler may merely say so: an inner task of its own was cancelled.
         task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
+        if task is None or not task.cancelling():
+            return False
+        # The server cancels what it answers on a connection that it closes, or its client has.
+        transport = getattr(connection, "transport", None)
+        if transport is None or transport.is_closing() or connection._force_close:
+            return True
+        while task.uncancel():
+            pass
+        return False
     # A coroutine that is closed, since nobody has it any more, runs among others' variables.
     return isinstance(error, GeneratorExit) and current_request() is not context
 

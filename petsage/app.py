@@ -15,6 +15,7 @@ from petsage.readiness import READINESS, Readiness
 from petsage.settings import Settings
 from petsage.shared_database import SHARED_DATABASE, SharedDatabase
 from petsage.system import SYSTEM_FEATURES
+from petsage.troubles import TROUBLES
 from petsage.watchdog import WATCHDOG, Watchdog
 
 
@@ -92,7 +93,9 @@ def become_ready(app: web.Application) -> None:
 def _forget_absent(app: web.Application) -> None:
     """Forgets what is known of features that are no longer there."""
     app[CHECKS].keep(app[READINESS].names())
-    app[WATCHDOG].keep({entry.name for entry in app[CATALOG].entries()})
+    names = {entry.name for entry in app[CATALOG].entries()}
+    app[WATCHDOG].keep(names)
+    TROUBLES.keep(names)
 
 
 async def _watch(app: web.Application) -> AsyncIterator[None]:

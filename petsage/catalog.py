@@ -27,6 +27,7 @@ from petsage.metrics import RequestMetrics
 from petsage.news import tell_duplicate
 from petsage.outcome import Outcome
 from petsage.settings import Settings
+from petsage.steady import begin_steady
 from petsage.taking_up import TakingUp
 from petsage.worker import in_thread
 
@@ -155,7 +156,7 @@ class Catalog(CatalogView):
         if self._is_closing:
             return []
         # In a context of its own: what is started lives longer than the request that asks for it.
-        task = asyncio.create_task(
+        task = begin_steady(
             self._refresh(names, again=again), name="refresh", context=contextvars.Context()
         )
         self._refreshes.add(task)

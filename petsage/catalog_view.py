@@ -16,6 +16,7 @@ from petsage.ledger import Ledger
 from petsage.making import Served
 from petsage.routing import RouteTable, TableResource
 from petsage.settings import Settings
+from petsage.troubles import TROUBLES
 
 
 class CatalogView:
@@ -141,6 +142,7 @@ class CatalogView:
             in_flight=generation.in_flight,
             refused=setback.refused if setback is not None else None,
             draining=draining,
+            troubles=TROUBLES.of(served.name),
         )
 
     def _require_serving(self) -> None:

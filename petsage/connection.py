@@ -24,6 +24,7 @@ from petsage.context import current_request
 from petsage.errors import Problem
 from petsage.framing import require_whole
 from petsage.heads import Heads
+from petsage.holding import CUT
 from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS
 from petsage.proxies import Proxies
@@ -50,6 +51,26 @@ class Connection(TimedHandler):
     """One connection from a client: what `TimedHandler` does not say of it."""
 
     __slots__ = ()
+
+    async def start(self) -> None:
+        """Answers what comes, one after another, until the connection is closed.
+
+        A feature that cancels every task would leave it open, and nobody to answer on it.
+        """
+        while True:
+            try:
+                await super().start()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                transport = self.transport
+                if task is None or transport is None or transport.is_closing() or self._force_close:
+                    raise
+                while task.uncancel():
+                    pass
+                if self._direct is not None:  # nothing else is answered meanwhile
+                    await asyncio.wait({self._direct})
+            else:
+                return
 
     def close_if_idle(self) -> None:
         """Closes it when it waits for a request of which nothing has come, and none is likely.
@@ -112,7 +133,7 @@ class Connection(TimedHandler):
         try:
             answer, was_cut = await super().finish_response(request, resp, start_time)
         except BaseException as error:
-            if must_pass(error, context):
+            if must_pass(error, context, self):
                 if isinstance(error, asyncio.CancelledError):
                     self.log_access(request, resp, start_time)  # the stop cuts what has begun
                 raise
@@ -120,11 +141,13 @@ class Connection(TimedHandler):
             if not resp.prepared:
                 return await super().finish_response(request, resp, start_time)
             self.log_access(request, resp, start_time)
+            self._status = CUT
             return resp, True
         try:
             if not was_cut:
                 require_whole(request, answer)
         except ValueError as error:
+            self._status = CUT
             return fail(request, error), True
         return answer, was_cut
 

@@ -9,6 +9,7 @@ from petsage.making import Served
 from petsage.metrics import RequestMetrics
 from petsage.retirement import Retirement
 from petsage.routing import Mounted, RouteTable, TableResource
+from petsage.troubles import TROUBLES
 from petsage.worker import in_thread
 
 
@@ -83,6 +84,7 @@ class Current:
                 if name not in made and name not in out
             }
             await self._swap({**after, **made}, self.leaving.difference(out, made))
+            TROUBLES.forget({*made, *out})
             now = datetime.now(UTC)
             for served in made.values():
                 served.generation.since, served.generation.number = now, self.generation
@@ -111,6 +113,7 @@ class Current:
             ended = [each for name, each in self.serving.items() if name in ending]
             after = {name: each for name, each in self.serving.items() if name not in ending}
             await self._swap(after, frozenset(leaving), counts=bool(ending))
+            TROUBLES.forget(ending)
             self.retirement.begin(ended, {})
         self._changed()
         return ended

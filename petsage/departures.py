@@ -13,6 +13,7 @@ from petsage.entry import Step
 from petsage.folder_reader import FolderReader
 from petsage.ledger import Ledger
 from petsage.news import hash_of, tell_removed
+from petsage.steady import begin_steady
 from petsage.worker import in_thread
 
 _log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Departures:
             name for name in gone if name in serving and hash_of(serving[name].candidate) in there
         ]
         others = [name for name in gone if name not in renamed]
-        ahead = asyncio.create_task(self._take_away_late(others, renamed), name="take away")
+        ahead = begin_steady(self._take_away_late(others, renamed), name="take away")
         try:
             with self._current.retirement.held():
                 yield

@@ -340,7 +340,8 @@ class DirectHandler(StrictHandler):
         """Waits for the next request as aiohttp's loop does, or closes the connection."""
         self._direct = None
         self._request_in_progress = False
-        self._waiter = waiter
+        if not waiter.cancelled():  # else aiohttp's loop begins anew, and waits by itself
+            self._waiter = waiter
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)  # the stop waits for this answer
         if not goes_on or self._close or self._force_close:
@@ -387,7 +388,7 @@ class DirectHandler(StrictHandler):
     ) -> bool:
         """Answers a request whose handler raised; whether the connection goes on."""
         error = in_place_of(raised, context) if context.is_overdue else raised
-        if must_pass(error, context):
+        if must_pass(error, context, self):
             # The stop cuts it: no answer follows, and so no access line but this one.
             self._note(message, context, 503, 0)
             raise raised

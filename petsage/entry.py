@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from petsage.candidate import Candidate
 from petsage.errors import Finding
+from petsage.troubles import Trouble
 
 State = Literal["serving", "starting", "draining", "waiting", "failed", "disabled"]
 
@@ -64,6 +65,7 @@ class Entry:
         in_flight: requests that its present generation has in hand.
         refused: the last candidate, where it was not made current.
         draining: its former generations that have not ended.
+        troubles: what it has done wrong since it serves, the latest first.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Entry:
     in_flight: int = 0
     refused: Refused | None = None
     draining: tuple[Draining, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def why(self) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from petsage.entry import Change, Entry, State, Step
 from petsage.errors import Severity, printable
+from petsage.troubles import TroubleKind
 
 _HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -79,6 +80,21 @@ class LeakedModel(Report):
     what: Text = Field(description="What of it is still there.")
 
 
+class TroubleModel(Report):
+    """What a feature has done wrong since it serves."""
+
+    kind: TroubleKind = Field(description="Its kind.", examples=["loop-blocked"])
+    count: int = Field(description="How often.", examples=[3])
+    at: datetime = Field(
+        description="When it was the last time, in UTC.", examples=["2026-03-01T12:00:00.250000Z"]
+    )
+    problem: Text = Field(
+        description="What happened then.",
+        examples=["it blocked the event loop, and so every request, for 1.2 s at routes.py:9"],
+    )
+    fix: Text = Field(description="What mends it.", examples=["await what takes time"])
+
+
 class FeatureModel(Report):
     """A feature, and how it is doing."""
 
@@ -136,6 +152,9 @@ class FeatureModel(Report):
     draining: list[DrainingModel] = Field(description="Its former generations that have not ended.")
     leaked: list[LeakedModel] = Field(
         description="Its former generations that ended and stay in memory."
+    )
+    troubles: list[TroubleModel] = Field(
+        description="What it has done wrong since it serves, one of each kind, the latest first."
     )
 
 
@@ -209,6 +228,7 @@ def describe_feature(entry: Entry, *, required: bool, leaked: Iterable[Leaked]) 
             for name, generation, what in leaked
             if name == entry.name
         ],
+        troubles=[_taken(TroubleModel, each) for each in entry.troubles],
     )
 
 

@@ -163,7 +163,7 @@ def _show_served(served: list[FeatureModel], *, as_json: bool) -> None:
     if as_json:
         _print_json(served)
         return
-    shown = [each for each in served if not each.system or each.state != "serving"]
+    shown = [x for x in served if not x.system or x.state != "serving" or x.troubles]
     head = ("name", "version", "state", "generation", "hash", "since", "load ms", "served")
     rows = [(*head, "failed", "routes"), *(_row(each) for each in shown)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -211,6 +211,10 @@ def _notes(feature: FeatureModel) -> Iterator[str]:
         yield f"generation {former.generation} drains, {former.requests} requests in hand"
     for left in feature.leaked:
         yield f"generation {left.generation} stays in memory: {left.what}"
+    for trouble in feature.troubles:
+        times = f"{trouble.count} times, last " if trouble.count > 1 else ""
+        yield f"{trouble.kind}, {times}{_age(trouble.at)} ago: {trouble.problem}"
+        yield f"    fix: {trouble.fix}"
 
 
 def _age(since: datetime) -> str:

@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.http import WSCloseCode
 
 from petsage.context import RequestContext
+from petsage.troubles import TROUBLES
 
 _log = logging.getLogger(__name__)
 
@@ -202,6 +203,7 @@ class Generation:
 
     def _name_the_stubborn(self) -> None:
         for context in self._in_hand:
+            note_stubborn(context)
             _log.error(
                 "Feature %s: a request of %s was cancelled, and runs on; "
                 "fix: let its handler raise the CancelledError that it catches",
@@ -234,6 +236,16 @@ class Generation:
     def _cancel_closings(self) -> None:
         for closing in self._closings.values():
             closing.cancel()
+
+
+def note_stubborn(context: RequestContext) -> None:
+    """Notes for operators that a request runs on which was cancelled."""
+    TROUBLES.note(
+        context.feature,
+        "request-runs-on",
+        f"a request of {context.route} was cancelled, and runs on",
+        fix="let its handler raise the CancelledError that it catches",
+    )
 
 
 async def _close(socket: web.WebSocketResponse, code: int) -> None:

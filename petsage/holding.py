@@ -81,7 +81,10 @@ class HoldingHandler(RequestHandler, Holder):
         proxies: who is believed about others.
     """
 
-    __slots__ = ("_app", "_held", "_is_last", "_proxies", "_status", "_was_left", "origin")
+    __slots__ = (
+        *("_app", "_held", "_is_last", "_proxies", "_status", "_was_left"),
+        *("is_cut", "origin"),
+    )
 
     def __init__(
         self,
@@ -100,6 +103,8 @@ class HoldingHandler(RequestHandler, Holder):
         self._is_last = False
         self._status = 0
         self._was_left = False
+        self.is_cut = False
+        """Whether the answer whose access line is written ended before its end."""
 
     def hold(
         self, generation: Generation, context: RequestContext, task: asyncio.Task[Any] | None
@@ -193,6 +198,10 @@ class HoldingHandler(RequestHandler, Holder):
     ) -> None:
         """Writes the access line of a request, and notes how it ended."""
         self._status = response.status
+        # What aiohttp has sent to its end says so; a WebSocket has none that is awaited.
+        self.is_cut = response.prepared and not (
+            response._eof_sent or isinstance(response, web.WebSocketResponse)
+        )
         super().log_access(request, response, time)
 
     def resume_reading(self, resume_parser: bool = True) -> None:

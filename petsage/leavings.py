@@ -8,6 +8,7 @@ from typing import Any
 
 from petsage.candidate import Candidate
 from petsage.stacks import told_task
+from petsage.troubles import TROUBLES
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Leavings:
                 self._spaces[_space_of(task)][0],
                 told_task(task),
             )
+            _note(self._spaces[_space_of(task)][0], told_task(task))
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=_CANCEL_S)
@@ -55,6 +57,12 @@ class Leavings:
                     space[0],
                     thread.name,
                 )
+                _note(space[0], f"thread {thread.name}")
+
+
+def _note(name: str, told: str) -> None:
+    problem = f"what served before has left {told}"
+    TROUBLES.note(name, "left-running", problem, fix="end it in the lifespan")
 
 
 def _space_of(task: "asyncio.Task[Any]") -> int:

@@ -6,6 +6,9 @@ from typing import Final
 
 from aiohttp import web
 
+from petsage.steady import begin_steady
+from petsage.troubles import TROUBLES, place_in
+
 _log = logging.getLogger(__name__)
 
 _CANCEL_TIMEOUT_S: Final = 1.0
@@ -32,7 +35,7 @@ class RunningApp:
             asyncio.get_running_loop().create_future()
         )
         self._stop = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"lifespan of {name}")
+        self._task = begin_steady(self._run(), name=f"lifespan of {name}")
 
     async def started(self) -> tuple[BaseException | None, bool]:
         """Waits until the application has started, or has failed to.
@@ -60,6 +63,7 @@ class RunningApp:
             _log.error(
                 "Feature %s did not stop within %g s, and was cut", self._name, self._limit_s
             )
+            self._note_trouble(f"did not stop within {self._limit_s:g} s, and was cut")
             await self._cancel()
 
     async def _run(self) -> None:
@@ -80,8 +84,10 @@ class RunningApp:
         for step in (self.app.shutdown, self.app.cleanup):
             try:
                 await step()
-            except BaseException:  # noqa: BLE001 - one that does not stop keeps no other from it
+            except BaseException as error:  # noqa: BLE001 - one that does not stop keeps no other from it
                 _log.exception("Feature %s did not stop cleanly", self._name)
+                place = place_in(error, self._name)
+                self._note_trouble(f"did not stop cleanly: {type(error).__name__}{place}")
 
     async def _cancel(self) -> None:
         """Cuts what runs, and waits for its end; what will not end is named and left behind."""
@@ -90,3 +96,8 @@ class RunningApp:
         await asyncio.wait({self._task}, timeout=_CANCEL_TIMEOUT_S)
         if not self._task.done():
             _log.error("The lifespan of feature %s was cancelled, and runs on", self._name)
+            self._note_trouble("was cancelled, and runs on")
+
+    def _note_trouble(self, said: str) -> None:
+        fix = "mend what stands behind the `yield` of its lifespan"
+        TROUBLES.note(self._name, "stop-failed", f"what served before {said}", fix=fix)

@@ -18,6 +18,7 @@ from petsage.loader import unload
 from petsage.making import Served
 from petsage.metrics import RequestMetrics
 from petsage.snapshot import PACKAGE
+from petsage.steady import begin_steady
 from petsage.worker import in_thread
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Retirement:
                 if other.served is not None and served.name in other.served.rests_on
             ]
             name = f"retire {served.name}"
-            task = asyncio.create_task(self._end(leaving, before), name=name)
+            task = begin_steady(self._end(leaving, before), name=name)
             self._leaving[task] = leaving
             task.add_done_callback(self._note_end)
 

@@ -388,7 +388,7 @@ async def _answer(
     except BaseException as raised:
         error = in_place_of(raised, context) if context.is_overdue else raised
         # SystemExit and KeyboardInterrupt would stop the server; a handler has no right to.
-        if must_pass(error, context):
+        if must_pass(error, context, request.protocol):
             if isinstance(error, asyncio.CancelledError):
                 # It is cut: no answer follows, and so no access line but this one.
                 begun: Any = context.answer or web.Response(status=503)

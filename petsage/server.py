@@ -40,6 +40,7 @@ from petsage.sockets import (
     take_inherited_sockets,
     url_of,
 )
+from petsage.steady import Steady, begin_steady, steady_loop
 from petsage.strays import Strays, run_to_end
 from petsage.worker import in_thread, join_threads
 
@@ -91,14 +92,14 @@ def run_server(
         with (
             contextlib.redirect_stdout(PrintedLines()),
             Strays(),
-            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+            asyncio.Runner(loop_factory=steady_loop) as runner,
         ):
             process = _Process(settings, signals, ending, checker, read_settings)
             loop = runner.get_loop()
             try:
-                run_to_end(loop, loop.create_task(process.serve(announce), name="serve"))
+                run_to_end(loop, Steady(process.serve(announce), loop=loop, name="serve"))
             finally:
-                run_to_end(loop, loop.create_task(_end_tasks(), name="end"))
+                run_to_end(loop, Steady(_end_tasks(), loop=loop, name="end"))
         join_threads()
     finally:
         # What closes the log has a limit of its own, and says what it has lost.
@@ -114,15 +115,6 @@ async def _end_tasks() -> None:
         task.cancel()
     if left:
         await asyncio.wait(left)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where the platform has it."""
-    try:
-        import uvloop  # noqa: PLC0415 - absent on some platforms
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 class _Process:
@@ -198,8 +190,8 @@ class _Process:
         Raises:
             StartError: it cannot start.
         """
-        starting = asyncio.create_task(self._start(announce), name="start")
-        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        starting = begin_steady(self._start(announce), name="start")
+        stopping = begin_steady(_wait(self._stop), name="stop")
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
@@ -274,7 +266,7 @@ class _Process:
                 announce(self._address, entries)
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
-        self._watching = asyncio.create_task(self._begin_watch(), name="begin to watch")
+        self._watching = begin_steady(self._begin_watch(), name="begin to watch")
 
     async def _take_from(self, sockets: list[socket.socket], *, patience_s: float = 0.0) -> None:
         """Serves what comes on sockets that listen, when their patience has come to its end."""
@@ -360,6 +352,10 @@ class _Process:
         """Waits, unless there is a hurry."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def _turn() -> None:

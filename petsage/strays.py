@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 
 from petsage.snapshot import PACKAGE
 from petsage.stacks import told_coroutine
+from petsage.troubles import TROUBLES, TroubleKind, place_in
 
 T = TypeVar("T")
 
@@ -54,11 +55,12 @@ def run_to_end(loop: asyncio.AbstractEventLoop, main: "asyncio.Task[T]") -> T:
         except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
             if main.done() or not _is_stray(error):
                 raise
-            _tell(
+            tell(
                 feature_behind(error),
                 "ended the event loop, which goes on",
                 error,
                 fix="raise something else; a task or callback has no right to end the process",
+                kind="loop-ended",
             )
 
 
@@ -87,12 +89,12 @@ def _features_in(error: BaseException) -> list[str]:
     found = []
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
-        found.append(_feature_of(trace.tb_frame.f_globals.get("__name__")))
+        found.append(feature_of(trace.tb_frame.f_globals.get("__name__")))
         trace = trace.tb_next
     return [name for name in reversed(found) if name is not None]
 
 
-def _feature_of(module: object) -> str | None:
+def feature_of(module: object) -> str | None:
     """The feature that a module's name is of: "features.pets.routes" → "pets"."""
     if type(module) is str and module.startswith(_FEATURES):
         return module.split(".", 2)[1]
@@ -105,8 +107,8 @@ def _feature_with(thing: Any) -> str | None:
         thing = thing.func
     frame = getattr(thing, "cr_frame", None) or getattr(thing, "ag_frame", None)
     if frame is not None:
-        return _feature_of(frame.f_globals.get("__name__"))
-    return _feature_of(
+        return feature_of(frame.f_globals.get("__name__"))
+    return feature_of(
         getattr(thing, "__module__", None) or getattr(type(thing), "__module__", None)
     )
 
@@ -124,7 +126,7 @@ def _tell_loop(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None
         name = name or _feature_with(thing)
     if isinstance(task, asyncio.Task):
         said = f"{said}: task {task.get_name()} of {told_coroutine(coroutine)}"
-    _tell(
+    tell(
         name, f"failed outside of its handlers: {said}", error, fix="await it, or catch that there"
     )
 
@@ -135,7 +137,7 @@ def _tell_thread(args: threading.ExceptHookArgs) -> None:
         return
     thread = args.thread.name if args.thread is not None else "?"
     said = f"failed in a thread that nobody waits for: {thread}: {args.exc_type.__name__}"
-    _tell(feature_behind(args.exc_value), said, args.exc_value, fix="catch it in the thread")
+    tell(feature_behind(args.exc_value), said, args.exc_value, fix="catch it in the thread")
 
 
 def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -145,10 +147,28 @@ def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     told = getattr(thing, "__qualname__", None) or type(thing).__name__
     said = f"{unraisable.err_msg or 'Exception ignored in'}: {told}"
     name = feature_behind(error) or _feature_with(thing)
-    _tell(name, f"raised where nobody can catch it: {said}", error, fix="catch it there")
+    tell(name, f"raised where nobody can catch it: {said}", error, fix="catch it there")
 
 
-def _tell(name: str | None, said: str, error: BaseException | None, *, fix: str) -> None:
+def tell(
+    name: str | None,
+    said: str,
+    error: BaseException | None,
+    *,
+    fix: str,
+    kind: TroubleKind = "stray-failed",
+) -> None:
+    """Logs what a feature has done where nobody waits for it, and notes it for operators.
+
+    Args:
+        name: the feature, None where it is not known.
+        said: what it did, after its name.
+        error: what was raised, if anything was.
+        fix: what mends it.
+        kind: of trouble.
+    """
+    raised = "" if error is None else f"; {type(error).__name__}{place_in(error, name)}"
+    TROUBLES.note(name, kind, f"it {said}{raised}", fix=fix)
     _log.error(
         "%s %s; fix: %s",
         f"Feature {name}" if name is not None else "Something",

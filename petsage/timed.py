@@ -27,11 +27,13 @@ from petsage.arguments import BodyTooSlow
 from petsage.context import RequestContext, new_request_context, set_current_request
 from petsage.direct import DirectHandler
 from petsage.errors import Problem
+from petsage.generation import note_stubborn
 from petsage.holding import Unmade
 from petsage.metrics import CountLimit, TimeLimit
 from petsage.protocol import refusal
 from petsage.settings import ServerSettings
 from petsage.stacks import told_task
+from petsage.troubles import TROUBLES
 from petsage.wheel import Wheel
 
 try:
@@ -375,13 +377,21 @@ class TimedHandler(DirectHandler):
         if task is None:
             return math.inf
         self._counts.timed_out["request_timeout_s"] += 1
+        waits = told_task(task)
+        TROUBLES.note(
+            context.feature,
+            "request-overdue",
+            f"a request of {context.route} took longer than {self._limits.request_s:g} s, and was "
+            f"cancelled: {waits}",
+            fix="answer sooner, or raise [server].request_timeout_s",
+        )
         _log.error(
             "Feature %s: a request of %s took longer than %g s, and is cancelled: %s; "
             "fix: answer sooner, or raise [server].request_timeout_s",
             context.feature,
             context.route,
             self._limits.request_s,
-            told_task(task),
+            waits,
             extra={"cut_request_id": context.request_id},
         )
         context.is_overdue = True
@@ -397,6 +407,7 @@ class TimedHandler(DirectHandler):
         due = self._overdue_since + _END_S
         if now < due or context.answer is not None:
             return due if now < due else math.inf
+        note_stubborn(context)
         _log.error(
             "Feature %s: a request of %s was cancelled, and runs on; "
             "fix: let its handler raise the CancelledError that it catches",

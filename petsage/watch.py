@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from petsage.changes import FolderChanges, Noticed
+from petsage.steady import begin_steady
 from petsage.worker import in_thread
 
 _log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class FolderWatch:
             self._threads.append(FolderChanges(folder, tell, self._threads))
         for thread in self._threads:
             thread.start()
-        self._task = asyncio.create_task(self._run(), name="petsage-watch")
+        self._task = begin_steady(self._run(), name="petsage-watch")
 
     async def wait_until_watching(self) -> None:
         """Returns once every change from now on will be noticed."""
@@ -175,7 +176,7 @@ class FolderWatch:
     async def _refresh_and_watch(self, names: frozenset[str] | None) -> None:
         """Has these refreshed, and meanwhile looks at what else has settled, once each time."""
         looked: dict[str | None, float] = {}
-        call = asyncio.create_task(self._call(names), name="petsage-watch-refresh")
+        call = begin_steady(self._call(names), name="petsage-watch-refresh")
         call.add_done_callback(lambda _: self._noted.set())
         try:
             while not call.done():

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from petsage.context import RequestContext, set_current_request
+from petsage.troubles import TROUBLES
 
 try:
     from resource import RUSAGE_THREAD, getrusage
@@ -206,6 +207,7 @@ class Watchdog:
         self.stalls += 1
         self.stalls_by_feature[culprit.feature or ""] += 1
         request = culprit.request
+        _note(culprit, self.lag_s, again=True)
         # The line is about that request, and bears its id and its feature as its own lines do.
         set_current_request(request)
         try:
@@ -225,6 +227,7 @@ class Watchdog:
         return culprit
 
     def _report_end(self, culprit: Culprit, took_s: float) -> None:
+        _note(culprit, took_s, again=False)
         set_current_request(culprit.request)
         try:
             _log.warning(
@@ -252,10 +255,16 @@ class Watchdog:
         return _Slept(held_s, overslept - held_s, seen)
 
 
+def _note(culprit: Culprit, seconds: float, *, again: bool) -> None:
+    said = f"it blocked the event loop, and so every request, for {seconds:.1f} s"
+    fix = "await what takes time: `await asyncio.to_thread(…)`"
+    problem = f"{said} at {culprit.place}"
+    TROUBLES.note(culprit.feature, "loop-blocked", problem, fix=fix, again=again)
+
+
 def _blame(culprit: Culprit) -> str:
-    if culprit.feature is None:
-        return "it was blocked"
-    return f"feature {culprit.feature} blocked it"
+    name = culprit.feature
+    return "it was blocked" if name is None else f"feature {name} blocked it"
 
 
 def _look_at(thread: int) -> Culprit:

@@ -12,6 +12,7 @@ ROWS = [
     *("client_side", "signals"),
     # What every row below may know of: the request, errors, settings, counts, the log, checks.
     *("context", "errors", "aiohttp_inside", "sources", "settings", "metrics", "logs", "health"),
+    "troubles",  # what operators are told that features have done
     # A typed handler, from its signature to the bytes of its answer.
     *(
         "signature",
@@ -35,7 +36,7 @@ ROWS = [
     *("framing", "answers", "routing"),
     # From a folder to a feature that serves.
     *("listing", "ownership", "snapshot", "inspection", "candidate", "ordering", "explanation"),
-    *("stacks", "strays", "side_effects", "loader"),
+    *("stacks", "strays", "steady", "side_effects", "loader"),
     *("worker", "check_messages", "check_attempt", "check_process", "checking"),
     # From a feature to what serves, and to its end.
     *("entry", "setback", "feature_report", "lifespan", "leavings", "making", "retirement"),

@@ -71,6 +71,7 @@ class AccessLogger(AbstractAccessLogger):
             request.remote,
             request.headers,
             getattr(request.protocol, "origin", None),
+            is_cut=getattr(request.protocol, "is_cut", False),
         )
 
     def note(  # noqa: PLR0917 - each is a field of the line, in its order
@@ -83,10 +84,15 @@ class AccessLogger(AbstractAccessLogger):
         remote: str | None,
         headers: Mapping[str, str],
         origin: Any = None,
+        *,
+        is_cut: bool = False,
     ) -> None:
         """Counts a request of which this is known, and writes its line.
 
+        Longer than 40 lines: in one piece, since it runs for each request.
+
         `origin` is what a trusted proxy says of who asked: it has a `scheme` and a `host`.
+        An answer that `is_cut` ended before its end, whatever status its head has told.
         """
         seconds = perf_counter() - context.started
         logger, requests = self.logger, self._requests
@@ -98,6 +104,7 @@ class AccessLogger(AbstractAccessLogger):
         pipeline = sole_listener(logger)
         if (
             pipeline is not None
+            and not is_cut
             and len(path) + len(user_agent) <= _MAX_KEPT
             and (path == context.route or _is_plain(path))
         ):
@@ -127,6 +134,8 @@ class AccessLogger(AbstractAccessLogger):
             "bytes": size,
             **_who_fields(remote, user_agent[:_MAX_TEXT], seen),
         }
+        if is_cut:
+            fields["cut"] = True
         log_info(self.logger, f"{method} {path} {status}", fields)
 
 

@@ -1,0 +1,175 @@
+"""What is the server's own and no feature's to end: its tasks, and its event loop.
+
+A feature shares both with all others: `for task in asyncio.all_tasks(): task.cancel()` in one of
+its handlers would end the server, and `loop.stop()`, or a task factory that raises, as well.
+"""
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from petsage.context import current_request
+from petsage.strays import feature_of, tell
+
+T = TypeVar("T")
+
+# So long after a line that tells of a feature, no other tells the same of it.
+_QUIET_S: Final = 1.0
+_told: Final[dict[str, float]] = {}
+
+_TASKS: Final = "cancel only tasks that the feature has begun itself"
+_LOOP: Final = "take it out: the event loop is the server's, and every feature's"
+
+
+class Steady(asyncio.Task[T]):
+    """A task of the server's own, which features cannot cancel but from inside it."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancels it, unless a feature asks for that, which is told."""
+        name = feature_on_stack()
+        if name is None or _current_task() is self:  # a lifespan may end itself
+            return super().cancel(msg)
+        now = time.monotonic()
+        if now - _told.get(name, -math.inf) > _QUIET_S:  # who cancels one cancels them all
+            _told[name] = now
+            said = "would have cancelled tasks of the server's own, which go on"
+            tell(name, f"{said}: {self.get_name()}", None, fix=_TASKS, kind="cancels-others")
+        return False
+
+
+def begin_steady(
+    coroutine: Coroutine[Any, Any, T], *, name: str, context: Context | None = None
+) -> Steady[T]:
+    """`asyncio.create_task`, for what is to run on whatever a feature does."""
+    return Steady(coroutine, loop=asyncio.get_running_loop(), name=name, context=context)
+
+
+def feature_on_stack() -> str | None:
+    """The feature whose code calls, directly or not, the innermost; None where none does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = feature_of(frame.f_globals.get("__name__"))
+        if name is not None:
+            return name
+        frame = frame.f_back
+    return None
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # it is another thread's doing
+        return None
+
+
+def steady_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop, uvloop's where the platform has it, that no feature ends or takes over."""
+    try:
+        from uvloop import Loop as base  # noqa: N813, PLC0415 - absent on some platforms
+    except ImportError:
+        base = asyncio.SelectorEventLoop  # type: ignore[misc,assignment] # another of its kind
+    made: Any = type("SteadyLoop", (_SteadyLoop, base), {})
+    loop: asyncio.AbstractEventLoop = made()
+    return loop
+
+
+class _SteadyLoop(asyncio.AbstractEventLoop):
+    """What a loop does not do for features, or does with care."""
+
+    _own_handler: Any = None
+
+    def stop(self) -> None:
+        """Stops it, unless a feature asks for that, or a callback that it has left."""
+        name = feature_on_stack()
+        request = current_request()
+        if name is None and request is not None:
+            name = request.feature
+        if name is None:
+            super().stop()
+            return
+        said = "would have ended the event loop, which goes on: it called `loop.stop()`"
+        tell(name, said, None, fix=_LOOP, kind="loop-ended")
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Has tasks made by `factory`; a feature's, only for as long as it makes some."""
+        name = feature_on_stack()
+        if name is not None and factory is not None:
+            factory = _CarefulFactory(factory, name)
+        super().set_task_factory(factory)
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """Has failures told to `handler`; what a feature gives is told after the log."""
+        name = feature_on_stack()
+        if name is None:
+            self._own_handler = handler
+        else:
+            handler = _both(self._own_handler, handler, name)
+        super().set_exception_handler(handler)
+
+    def shutdown_asyncgens(self) -> Coroutine[Any, Any, None]:
+        """Closes all asynchronous generators: those of the server, too.
+
+        Raises:
+            RuntimeError: a feature asks for that.
+        """
+        _refuse("loop.shutdown_asyncgens()")
+        return super().shutdown_asyncgens()
+
+    def shutdown_default_executor(self, *args: Any) -> Coroutine[Any, Any, None]:
+        """Ends the threads of all.
+
+        Raises:
+            RuntimeError: a feature asks for that.
+        """
+        _refuse("loop.shutdown_default_executor()")
+        return super().shutdown_default_executor(*args)
+
+
+def _refuse(what: str) -> None:
+    if feature_on_stack() is not None:
+        raise RuntimeError(f"`{what}` is the server's to call; fix: {_LOOP}")
+
+
+class _CarefulFactory:
+    """A feature's task factory, asked until it fails: without tasks no request is answered."""
+
+    def __init__(self, factory: Any, name: str) -> None:
+        self._factory = factory
+        self._name = name
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+    ) -> "asyncio.Future[Any]":
+        error: BaseException | None = None
+        if self._factory is not None:
+            try:
+                task = self._factory(loop, coroutine, **options)
+                if isinstance(task, asyncio.Task):
+                    return task
+            except BaseException as raised:  # noqa: BLE001 - somebody else's request must not pay
+                error = raised
+            self._factory = None
+            said = "has set a task factory that makes no task, and is not asked any more"
+            tell(self._name, said, error, fix=_LOOP, kind="process-changed")
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+
+def _both(own: Any, other: Any, name: str) -> Callable[..., None] | None:
+    """An exception handler of the server's, and a feature's after it."""
+    if other is None or own is None:
+        return own or other  # type: ignore[no-any-return] # either is what a loop takes
+
+    def handle(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        own(loop, context)
+        try:
+            other(loop, context)
+        except BaseException as error:  # noqa: BLE001 - it was told what failed, and fails itself
+            said = "has set an exception handler that raised"
+            tell(name, said, error, fix=_LOOP, kind="process-changed")
+
+    return handle
