@@ -16,6 +16,7 @@ from petsage.ledger import Ledger
 from petsage.making import Served
 from petsage.routing import RouteTable, TableResource
 from petsage.settings import Settings
+from petsage.snapshot import Snapshot
 from petsage.troubles import TROUBLES
 
 
@@ -104,6 +105,11 @@ class CatalogView:
             if served.candidate.feature is not None and served.name not in self._current.leaving
             for check in served.candidate.feature.checks
         ]
+
+    def snapshots(self) -> list[Snapshot]:
+        """The sources of the features that serve; not to be kept."""
+        found = (served.candidate.snapshot for served in self._serving.values())
+        return [each for each in found if each is not None]
 
     def why_absent(self, name: str) -> str | None:
         """Why a feature does not serve; None where it does."""

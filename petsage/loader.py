@@ -24,6 +24,7 @@ from petsage.feature import Feature, compile_feature
 from petsage.inspection import Inspection, inspect_sources, name_flaw
 from petsage.listing import is_folder, is_ignored
 from petsage.ordering import failed_need, put_in_order, sort_by_needs, unknown_need
+from petsage.patches import ExitCallbacks
 from petsage.shapes import Trust
 from petsage.side_effects import ProcessState
 from petsage.signature import Flaw
@@ -302,6 +303,8 @@ class _Loading:
         # What a check has let pass changes nothing, and what differs is the doing of others.
         looks = self._strict or not candidate.is_checked
         state = (self._before or ProcessState(strict=self._strict)) if looks else None
+        if state is not None:
+            state.expect(candidate.snapshot)
         module = _import_module(candidate, candidate.snapshot, self._known)
         if not candidate.errors:
             _read_feature(candidate, module)
@@ -371,9 +374,12 @@ def use_inspection(candidate: Candidate, inspection: Inspection) -> None:
 def _import_module(candidate: Candidate, snapshot: Snapshot, features: Container[str]) -> object:
     """What stands in `sys.modules` after the import; a finding, and None, where it raised."""
     candidate.modules = ImportedModules(snapshot, candidate.codes)
+    exits = ExitCallbacks()
     try:
-        return candidate.modules.load()
+        with exits:
+            return candidate.modules.load()
     except BaseException as error:  # noqa: BLE001 - SystemExit and the like are a feature's mistake
+        exits.take_back()
         candidate.error = error
         candidate.add(candidate.place_in(error), import_flaw(error, snapshot, features))
         return None

@@ -42,6 +42,7 @@ from petsage.sockets import (
 )
 from petsage.steady import Steady, begin_steady, steady_loop
 from petsage.strays import Strays, run_to_end
+from petsage.upkeep import Upkeep
 from petsage.worker import in_thread, join_threads
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class _Process:
         self._app = create_app(
             settings, with_folders=False, checker=checker, read_settings=read_settings
         )
+        self._upkeep = Upkeep(self._app[CATALOG].snapshots, self._look_again)
         self._watch: FolderWatch | None = None
         self._watching: asyncio.Task[None] | None = None
         self._runner = Runner(self._app, settings.server)
@@ -173,6 +175,7 @@ class _Process:
             raise
         finally:
             await self._stop_watch()
+            self._upkeep.stop()
             await self._app[CATALOG].end_changes()
             await self._end_requests(drain_s)
             await self._runner.cut()
@@ -252,6 +255,7 @@ class _Process:
             self._site.take()
         gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
         gc.enable()
+        self._upkeep.begin()
         entries = self._app[CATALOG].entries()
         _log.info(
             "PetSage serves on %s",
@@ -296,6 +300,10 @@ class _Process:
             meanwhile=served.take_away,
         )
         self._watch.start()
+
+    def _look_again(self) -> None:
+        if self._watch is not None:
+            self._watch.look_again()
 
     async def _stop_watch(self) -> None:
         if self._watching is not None and not self._watching.done():

@@ -2,7 +2,7 @@
 
 A feature shares its process with all others and with the server: what it sets for itself, it sets
 for them. Warnings' filters that are no errors everywhere, loggers of its own, `atexit`, and what
-stands inside of modules are not looked at.
+stands inside of modules but is assigned by no name are not looked at.
 
 Longer than 300 lines: one thing of the process after another, each looked at and put back.
 """
@@ -31,6 +31,7 @@ from types import FrameType
 from typing import Any, Final
 
 from petsage.feature import Place
+from petsage.patches import Target, find_targets
 from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, Snapshot, is_test
 from petsage.stacks import told_thread
@@ -91,6 +92,11 @@ class ProcessState:
             (aspect, _look(aspect)) for aspect in _ASPECTS if strict or not aspect.strict_only
         ]
         self._following: list[tuple[_Aspect, _Values]] | None = None
+        self._targets: list[Target] = []
+
+    def expect(self, snapshot: Snapshot) -> None:
+        """Looks at what the sources assign of others' modules, just before they are imported."""
+        self._targets = find_targets(snapshot)
 
     def undo(self, snapshot: Snapshot) -> list[tuple[Place | None, Flaw]]:
         """Each kind of change, with the line of the feature's own that made it, where one shows.
@@ -112,7 +118,12 @@ class ProcessState:
                 problem += f", and cannot be put back: {type(error).__name__}"
             flaw = Flaw("import-side-effect", problem, aspect.fix)
             found.append((find_words(snapshot, aspect.words, names), flaw))
-        found += [*self._new_threads(snapshot), *self._new_processes(snapshot)]
+        told = " ".join(flaw.problem for _, flaw in found)
+        found += [
+            *self._patches(told),
+            *self._new_threads(snapshot),
+            *self._new_processes(snapshot),
+        ]
         self._following = None if found else after
         return found
 
@@ -122,6 +133,17 @@ class ProcessState:
         Where that has found nothing, what it has seen is not looked at once more.
         """
         return ProcessState(strict=self._strict, known=self._following)
+
+    def _patches(self, told: str) -> Iterator[tuple[Place | None, Flaw]]:
+        """What stands for something of somebody else's, which is put back; `told` is not again."""
+        for each in self._targets:
+            if not each.is_changed:
+                continue
+            each.put_back()
+            if each.name not in told:
+                problem = f"{each.name} changed while it was imported, and was put back"
+                fix = "take it out, and call what is to be another by a name of the feature's own"
+                yield each.place, Flaw("import-side-effect", problem, fix)
 
     def _new_threads(self, snapshot: Snapshot) -> Iterator[tuple[Place | None, Flaw]]:
         """What the import started and runs on; it cannot be ended from outside."""
@@ -382,7 +404,8 @@ def _put_environ_back(before: _Values, names: Collection[str]) -> None:
             os.environ.pop(name, None)
 
 
-def _look_at_umask() -> _Values:
+def look_at_umask() -> _Values:
+    """The process's umask by a name of it; nothing where that cannot be had."""
     # Read where it can be: to ask the system is to set it, and another thread may make a file.
     try:
         with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - for each feature
@@ -662,7 +685,7 @@ _ASPECTS: Final = (
         "",
         "give the mode where a file is made",
         ("umask",),
-        _look_at_umask,
+        look_at_umask,
         _put_umask_back,
     ),
     _Aspect(

@@ -146,6 +146,11 @@ class FolderWatch:
             if thread.is_alive():
                 _log.warning("The thread %s does not end: its folder does not answer", thread.name)
 
+    def look_again(self) -> None:
+        """Has all folders refreshed: they may not have been where they were looked for."""
+        self._all_due = time.monotonic()
+        self._noted.set()
+
     def _note(self, noticed: Noticed) -> None:
         now = time.monotonic()
         due = now + max(self._settle_s, noticed.quiet_s)

@@ -36,7 +36,7 @@ ROWS = [
     *("framing", "answers", "routing"),
     # From a folder to a feature that serves.
     *("listing", "ownership", "snapshot", "inspection", "candidate", "ordering", "explanation"),
-    *("stacks", "strays", "steady", "side_effects", "loader"),
+    *("stacks", "strays", "steady", "patches", "side_effects", "loader"),
     *("worker", "check_messages", "check_attempt", "check_process", "checking"),
     # From a feature to what serves, and to its end.
     *("entry", "setback", "feature_report", "lifespan", "leavings", "making", "retirement"),
@@ -57,7 +57,7 @@ ROWS = [
         "timed",
         "connection",
     ),
-    *("sockets", "accepting", "descriptors", "ending", "changes", "watch", "server"),
+    *("sockets", "accepting", "descriptors", "ending", "changes", "watch", "upkeep", "server"),
     # The log, read again.
     *("log_reader", "log_search"),
     # The pytest plugin.

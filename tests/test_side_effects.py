@@ -19,13 +19,17 @@ END = "from petsage import Feature, Routes\nfeature = Feature(Routes())\n"
 # In a process of its own, in its main thread, where signals may be set. All of them one after the
 # other: each has to find what the one before it has changed put back.
 PROGRAM = """
-import asyncio, builtins, gc, json, locale, logging, os, signal, socket, sys, threading
+import asyncio, builtins, gc, json, locale, logging, os, signal, socket, sys, threading, time
+from pydantic import BaseModel
 from pathlib import Path
 from petsage.loader import load_features
 from petsage.side_effects import _ASPECTS
 
 logging.getLogger().addHandler(logging.NullHandler())
 stdout = sys.stdout
+def look_at_patched():
+    return [asyncio.sleep, json.loads, time.monotonic_ns, vars(BaseModel).copy()]
+patched = look_at_patched()
 before = [aspect.look() for aspect in _ASPECTS]
 candidates = load_features([Path(sys.argv[1])], settings={}, strict=True)
 after = [aspect.look() for aspect in _ASPECTS]
@@ -40,6 +44,8 @@ found = {
     each.name: [[each.id, each.level, each.line, each.problem] for each in each.findings]
     for each in candidates
 }
+if look_at_patched() != patched:
+    left.append("what was patched")
 json.dump({"found": found, "left": left}, stdout)
 stdout.flush()
 os._exit(0)
@@ -156,7 +162,19 @@ CHANGES = {
         ),
         "the import started a thread that runs on: one of `_thread`",
     ),
+    "patched": ("import asyncio\nasyncio.sleep = None", "asyncio.sleep changed"),
+    "patched deeper": (
+        "import pydantic as p\np.BaseModel.__init__ = None",
+        "pydantic.BaseModel.__init__ changed",
+    ),
+    "patched from": (
+        "from pydantic import BaseModel\nBaseModel.model_dump = BaseModel.copy = None",
+        "pydantic.BaseModel.model_dump changed",
+    ),
+    "patched by call": ("import json\nsetattr(json, 'loads', None)", "json.loads changed"),
+    "patched away": ("import time\ndel time.monotonic_ns", "time.monotonic_ns changed"),
 }
+COUNTS = {"patched from": 2}
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +201,8 @@ def told(tmp_path_factory):
 def test_a_change_is_an_error_of_its_line(told, name):
     _, said = CHANGES[name]
 
-    ((kind, level, line, problem),) = told["found"][name.replace(" ", "_")]
+    (kind, level, line, problem), *more = told["found"][name.replace(" ", "_")]
+    assert len(more) == COUNTS.get(name, 1) - 1
     assert (kind, level, line) == ("import-side-effect", "error", 2)
     assert problem.startswith(said)
     assert "secret" not in problem
@@ -191,6 +210,42 @@ def test_a_change_is_an_error_of_its_line(told, name):
 
 def test_everything_is_put_back(told):
     assert told["left"] == []
+
+
+def test_what_is_added_to_a_module_or_set_in_a_features_own_is_no_change(load):
+    source = "import logging\nlogging.PETS = 5\nclass Pet:\n    pass\nPet.name = 'Rex'\n"
+    files = {"__init__.py": f"{source}from features.pets import names\nnames.ALL = 1\n{END}"}
+    files["names.py"] = "ALL = 0\n"
+    try:
+        assert found(load(files)) == []
+    finally:
+        delattr(logging, "PETS")
+
+
+EXITS = """
+import sys
+from pathlib import Path
+from petsage.loader import load_features
+candidates = load_features([Path(sys.argv[1])], settings={})
+print([each.name for each in candidates if not each.errors])
+"""
+
+
+def test_what_an_import_that_fails_has_registered_is_not_called_at_exit(feature_folder, tmp_path):
+    source = "import atexit\natexit.register(print, __name__)\n"
+    feature_folder("fails", {"__init__.py": f"{source}1 / 0\n"})
+    feature_folder("stands", {"__init__.py": f"{source}{END}"})
+
+    run = subprocess.run(
+        [sys.executable, "-c", EXITS, str(tmp_path / "features")],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=20,
+        check=False,
+    )
+
+    assert (run.stdout, run.stderr) == ("['stands']\nfeatures.stands\n", "")
 
 
 @pytest.fixture

@@ -1,0 +1,167 @@
+"""What an import has put in the place of something of somebody else's, and put back.
+
+`asyncio.sleep = None` in one feature is so for all others and for the server. What is assigned by a
+name that the source shows is looked at, in modules that were there before: to compare whatever
+stands in them would take longer than most imports. What is set by another way, such as a variable
+that holds the module, is not found.
+"""
+
+import ast
+import atexit
+import importlib.util
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from petsage.feature import Place
+from petsage.snapshot import PACKAGE, Snapshot, is_test
+
+# Whether a source may have such a line at all: most have none, and are not parsed.
+_LIKELY: Final = re.compile(
+    rb"""
+      ^[ \t]* (?!self\.|cls\.) [^\W\d]\w* (?:\.\w+)+ [ \t]* (?: [-+*/%&|^:,] | =[^=] )
+    | \b (?: setattr | delattr | del ) \b
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
+_ABSENT: Final = object()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something of a module that a source assigns.
+
+    Attributes:
+        name: "asyncio.sleep", "pydantic.BaseModel.__init__".
+        place: the line.
+        before: what stood there when this was made.
+    """
+
+    name: str
+    place: Place
+    owner: Any
+    before: Any
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something else stands there now."""
+        return _value(self.owner, self.name.rpartition(".")[2]) is not self.before
+
+    def put_back(self) -> None:
+        """Puts in what stood there before."""
+        setattr(self.owner, self.name.rpartition(".")[2], self.before)
+
+
+def find_targets(snapshot: Snapshot) -> list[Target]:
+    """What a feature's sources assign of modules that are imported already, and not a feature's."""
+    found: dict[str, Target] = {}
+    for within, source in snapshot.sources.items():
+        if is_test(within) or _LIKELY.search(source) is None:
+            continue
+        try:
+            tree = ast.parse(importlib.util.decode_source(source))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # told elsewhere
+        imports = dict(_imports(tree))
+        for node, path in _assigned(tree):
+            root, *rest = path
+            if root not in imports:
+                continue
+            full = ".".join((imports[root], *rest))
+            owner = _owner(full)
+            before = _value(owner, rest[-1]) if rest else _ABSENT
+            if before is not _ABSENT:  # what is added is in nobody's way
+                place = Place(str(snapshot.folder / within), getattr(node, "lineno", 1))
+                found.setdefault(full, Target(full, place, owner, before))
+    return list(found.values())
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """What each imported name stands for: "aio" → "asyncio", "BaseModel" → "pydantic.BaseModel"."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for each in node.names:
+                name = each.name if each.asname else each.name.partition(".")[0]
+                yield each.asname or name, name
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for each in node.names:
+                yield each.asname or each.name, f"{node.module}.{each.name}"
+
+
+def _assigned(tree: ast.Module) -> Iterator[tuple[ast.AST, list[str]]]:
+    """Each attribute that is set or deleted by a name: ["asyncio", "sleep"]."""
+    for node in ast.walk(tree):
+        path: list[str] = []
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            path = _path(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            match node.args:
+                case [owner, ast.Constant(value=str(name)), *_] if node.func.id in _SETTERS:
+                    path = [*_path(owner), name]
+        if len(path) > 1:
+            yield node, path
+
+
+_SETTERS: Final = ("setattr", "delattr")
+
+
+def _path(node: ast.AST) -> list[str]:
+    """`a.b.c` as its parts; none where it is of something else than a name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else []
+
+
+def _owner(full: str) -> Any:
+    """What the last part of a dotted name is an attribute of; None where it is not there."""
+    parts = full.split(".")[:-1]
+    if not parts or parts[0] == PACKAGE:
+        return None
+    count = len(parts)
+    while count and ".".join(parts[:count]) not in sys.modules:
+        count -= 1
+    owner: Any = sys.modules.get(".".join(parts[:count])) if count else None
+    for part in parts[count:]:
+        owner = _value(owner, part)
+    return None if owner is _ABSENT else owner
+
+
+def _value(owner: Any, attribute: str) -> Any:
+    """What stands in it under a name; no code of anybody's is run for it."""
+    try:
+        return vars(owner).get(attribute, _ABSENT)
+    except TypeError:  # it has no place for any
+        return _ABSENT
+
+
+class ExitCallbacks:
+    """What this thread has `atexit` call while this is entered; it can be taken back."""
+
+    def __enter__(self) -> Self:
+        self._thread = threading.get_ident()
+        self._calls: list[Any] = []
+        self._is_over = False
+        self._register: Any = atexit.register
+        vars(atexit)["register"] = self._note
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        if vars(atexit)["register"] == self._note:
+            vars(atexit)["register"] = self._register
+
+    def take_back(self) -> None:
+        """Has none of it called."""
+        for call in self._calls:
+            atexit.unregister(call)
+        self._calls.clear()
+
+    def _note(self, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self._is_over and threading.get_ident() == self._thread:
+            self._calls.append(call)
+        return self._register(call, *args, **kwargs)

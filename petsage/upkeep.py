@@ -1,0 +1,214 @@
+"""What of the process a server needs, put back where something has changed it while it serves.
+
+An import is looked at when it is over; what runs later, a handler, a task or a thread, may change
+the process as well. Looked at is what would keep the server from being stopped, from logging or
+from answering; what else features set for themselves and for all is theirs.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Final
+
+from petsage.side_effects import find_words, look_at_umask
+from petsage.snapshot import Snapshot
+from petsage.strays import tell
+
+_log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 0.25
+"""How often it is looked; what is still so at the next look is put back."""
+
+_FIX: Final = "take it out; the process is every feature's"
+
+
+@dataclass(frozen=True)
+class _Need:
+    """One thing that a server needs of its process.
+
+    Attributes:
+        what: what it is called in a sentence.
+        words: how a source spells what changes it.
+        is_well: whether it is as it was, or so that nobody is kept from anything.
+        mend: puts it back.
+    """
+
+    what: str
+    words: tuple[str, ...]
+    is_well: Callable[[], bool]
+    mend: Callable[[], object]
+
+
+class Upkeep:
+    """Looks four times a second whether the process is as its server needs it, and puts it back.
+
+    Args:
+        snapshots: the sources of what serves, to find who has done it.
+        moved: is called when the working directory was another for a while.
+    """
+
+    def __init__(
+        self, snapshots: Callable[[], Iterable[Snapshot]], moved: Callable[[], None]
+    ) -> None:
+        self._snapshots = snapshots
+        self._moved = moved
+        self._needs: tuple[_Need, ...] = ()
+        self._amiss: set[str] = set()
+        self._handle: asyncio.Handle | None = None
+
+    def begin(self) -> None:
+        """Takes the process as it is for what is needed, and begins to look; on the main thread."""
+        self._needs = tuple(_needs(self._moved))
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(_LOOK_S, self._look, loop, context=Context())
+
+    def stop(self) -> None:
+        """Looks no more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._handle = loop.call_later(_LOOK_S, self._look, loop)
+        amiss = {need.what: need for need in self._needs if not _is_well(need)}
+        for what, need in amiss.items():
+            if what in self._amiss:  # what is set only for a moment is put back by who sets it
+                self._mend(need)
+        self._amiss = amiss.keys() - self._amiss
+
+    def _mend(self, need: _Need) -> None:
+        places = {}
+        for snapshot in self._snapshots():
+            place = find_words(snapshot, need.words)
+            if place is not None:
+                places[snapshot.name] = f"{place.file}:{place.line}"
+        name = next(iter(places)) if len(places) == 1 else None
+        said = f"has changed {need.what} while PetSage serves"
+        try:
+            need.mend()
+            said += ", which was put back"
+        except (OSError, ValueError) as error:
+            said += f", which cannot be put back: {type(error).__name__}"
+        if places:
+            said += f"; it may be {', '.join(places.values())}"
+        tell(name, said, None, fix=_FIX, kind="process-changed")
+
+
+def _is_well(need: _Need) -> bool:
+    try:
+        return need.is_well()
+    except Exception:  # noqa: BLE001 - what it looks at may be anybody's; it is put back
+        return False
+
+
+def _needs(moved: Callable[[], None]) -> Iterable[_Need]:
+    """What is needed, as it is now."""
+    yield from _of_the_system(moved)
+    yield from _of_the_log()
+    recursion = sys.getrecursionlimit()
+    yield _Need(
+        "sys.setrecursionlimit()",
+        ("setrecursionlimit",),
+        lambda: sys.getrecursionlimit() >= recursion,
+        lambda: sys.setrecursionlimit(recursion),
+    )
+    if gc.isenabled():
+        yield _Need("garbage collection", ("gc.disable",), gc.isenabled, gc.enable)
+    # Python begins no thread where one of these is not there.
+    for owner, attribute in (
+        *((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")),
+        *((sys, "stdout"), (sys, "stderr")),
+    ):
+        yield _there(owner, attribute)
+
+
+def _there(owner: Any, attribute: str) -> _Need:
+    before = getattr(owner, attribute)
+    return _Need(
+        f"{owner.__name__}.{attribute}",
+        (f"{owner.__name__}.{attribute}",),
+        lambda: getattr(owner, attribute) is not None or before is None,
+        lambda: setattr(owner, attribute, before),
+    )
+
+
+def _of_the_system(moved: Callable[[], None]) -> Iterable[_Need]:
+    folder, umask = os.getcwd(), look_at_umask()  # noqa: PTH109 - as `chdir` takes it
+    yield _Need(
+        "the working directory",
+        ("chdir", "fchdir"),
+        lambda: os.getcwd() == folder,  # noqa: PTH109 - as above
+        lambda: (os.chdir(folder), moved()),  # type: ignore[func-returns-value] # both are done
+    )
+    for mask in umask.values():
+        yield _Need(
+            "the umask",
+            ("umask",),
+            lambda: look_at_umask() in (umask, {}),
+            lambda mask=mask: os.umask(mask),  # type: ignore[misc] # mypy infers no default
+        )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        yield _of_signal(number, signal.getsignal(number))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield _Need(
+        "the limit RLIMIT_NOFILE",
+        ("setrlimit", "prlimit"),
+        lambda: resource.getrlimit(resource.RLIMIT_NOFILE) >= limits,
+        lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
+    )
+
+
+def _of_signal(number: signal.Signals, handler: Any) -> _Need:
+    return _Need(
+        f"the handler of {number.name}",
+        ("signal.signal", "signal", "add_signal_handler"),
+        # Bound methods are made anew each time.
+        lambda: signal.getsignal(number) == handler,
+        lambda: signal.signal(number, handler),
+    )
+
+
+def _of_the_log() -> Iterable[_Need]:
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    disabled = logging.Logger.manager.disable
+    yield _Need(
+        "the root logger's handlers",
+        ("basicConfig", "dictConfig", "fileConfig", "removeHandler", "handlers"),
+        lambda: all(each in root.handlers for each in handlers),
+        lambda: root.handlers.extend(each for each in handlers if each not in root.handlers),
+    )
+    yield _Need(
+        "logging.disable()",
+        ("logging.disable", "disable"),
+        lambda: logging.Logger.manager.disable <= disabled,
+        lambda: logging.disable(disabled),
+    )
+    yield _Need(
+        "whether the core's loggers are disabled",
+        ("dictConfig", "fileConfig", "disabled"),
+        lambda: not any(each.disabled for each in _core_loggers()),
+        _enable_core_loggers,
+    )
+
+
+def _core_loggers() -> list[logging.Logger]:
+    known = logging.Logger.manager.loggerDict.copy()
+    return [
+        each
+        for name, each in known.items()
+        if isinstance(each, logging.Logger) and f"{name}.".startswith("petsage.")
+    ]
+
+
+def _enable_core_loggers() -> None:
+    for each in _core_loggers():
+        each.disabled = False
