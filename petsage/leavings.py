@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from petsage.candidate import Candidate
-from petsage.stacks import told_task
+from petsage.stacks import awaited, told_task
 from petsage.troubles import TROUBLES
 
 _log = logging.getLogger(__name__)
@@ -34,18 +34,33 @@ class Leavings:
 
     async def end(self) -> None:
         """Cancels the tasks and names the threads: their code is served no more."""
-        left = [task for task in asyncio.all_tasks() if _space_of(task) in self._spaces]
-        for task in left:
+        left = []
+        for task in asyncio.all_tasks():
+            name = self._owner_of(task)
+            if name is None:
+                continue
+            left.append(task)
+            told = told_task(task)
             _log.warning(
                 "Feature %s has left %s, which is cancelled; fix: end it in the lifespan",
-                self._spaces[_space_of(task)][0],
-                told_task(task),
+                name,
+                told,
             )
-            _note(self._spaces[_space_of(task)][0], told_task(task))
+            _note(name, told)
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=_CANCEL_S)
         self._tell_threads()
+
+    def _owner_of(self, task: "asyncio.Task[Any]") -> str | None:
+        """The feature whose code a task runs or waits for, though a library's runs it."""
+        for frame in awaited(task.get_coro()):
+            space = self._spaces.get(id(frame.f_globals))
+            if space is not None:
+                return space[0]
+            if str(frame.f_globals.get("__name__")).startswith("petsage."):
+                return None  # a request, a check or a lifespan, which others end
+        return None
 
     def _tell_threads(self) -> None:
         """Names the threads; nobody else can end them."""
@@ -63,11 +78,6 @@ class Leavings:
 def _note(name: str, told: str) -> None:
     problem = f"what served before has left {told}"
     TROUBLES.note(name, "left-running", problem, fix="end it in the lifespan")
-
-
-def _space_of(task: "asyncio.Task[Any]") -> int:
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    return id(frame.f_globals) if frame is not None else 0
 
 
 def _space_of_thread(thread: threading.Thread) -> int:

@@ -22,7 +22,7 @@ def told_task(task: asyncio.Task[Any], frames: list[FrameType] | None = None) ->
     """
     coroutine: Any = task.get_coro()
     if frames is None:
-        frames = [*_awaited(coroutine)][::-1]
+        frames = [*awaited(coroutine)][::-1]
     return f"task {task.get_name()} of {told_coroutine(coroutine)}{_place(frames)}"
 
 
@@ -47,13 +47,13 @@ def frames_of(thread: threading.Thread) -> list[FrameType]:
     return frames
 
 
-def _awaited(awaited: Any) -> Iterator[FrameType]:
+def awaited(coroutine: Any) -> Iterator[FrameType]:
     """The frames of a coroutine and of what it awaits, the innermost last."""
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
         if frame is not None:
             yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
 
 
 def _place(frames: list[FrameType]) -> str:

@@ -79,27 +79,34 @@ class Upkeep:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = loop.call_later(_LOOK_S, self._look, loop)
         amiss = {need.what: need for need in self._needs if not _is_well(need)}
-        for what, need in amiss.items():
-            if what in self._amiss:  # what is set only for a moment is put back by who sets it
-                self._mend(need)
+        # What is set only for a moment is put back by whoever sets it.
+        lasting = [need for what, need in amiss.items() if what in self._amiss]
         self._amiss = amiss.keys() - self._amiss
+        # All of it before any is told: it may be the log that is amiss.
+        ended = [(need, _mended(need)) for need in lasting]
+        for need, outcome in ended:
+            self._tell(need, outcome)
 
-    def _mend(self, need: _Need) -> None:
+    def _tell(self, need: _Need, outcome: str) -> None:
         places = {}
         for snapshot in self._snapshots():
             place = find_words(snapshot, need.words)
             if place is not None:
                 places[snapshot.name] = f"{place.file}:{place.line}"
         name = next(iter(places)) if len(places) == 1 else None
-        said = f"has changed {need.what} while PetSage serves"
-        try:
-            need.mend()
-            said += ", which was put back"
-        except (OSError, ValueError) as error:
-            said += f", which cannot be put back: {type(error).__name__}"
+        said = f"has changed {need.what} while PetSage serves, which {outcome}"
         if places:
             said += f"; it may be {', '.join(places.values())}"
         tell(name, said, None, fix=_FIX, kind="process-changed")
+
+
+def _mended(need: _Need) -> str:
+    """Puts back what is needed; what came of it."""
+    try:
+        need.mend()
+    except (OSError, ValueError) as error:
+        return f"cannot be put back: {type(error).__name__}"
+    return "was put back"
 
 
 def _is_well(need: _Need) -> bool:

@@ -689,6 +689,80 @@ async def logs(kind: str) -> dict[str, str]:
 feature = Feature(routes)
 '''
 
+MEDDLES = '''"""Its handlers change what is the server's."""
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from petsage import Feature, Routes
+
+routes = Routes()
+
+async def fails():
+    raise RuntimeError("the inside")
+
+def cancel(tasks):
+    for task in tasks:
+        task.cancel()
+
+async def cancels_all():
+    cancel(asyncio.all_tasks())
+    await asyncio.sleep(0.1)
+
+async def cancels_others():
+    cancel(asyncio.all_tasks() - {asyncio.current_task()})
+
+def sets_handler():
+    asyncio.get_running_loop().set_exception_handler(lambda *_: 1 / 0)
+    asyncio.create_task(fails())
+
+def limits_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (25, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+def disables_loggers():
+    logging.getLogger("petsage").disabled = logging.getLogger("petsage.access").disabled = True
+
+def no_hooks():
+    sys.excepthook = sys.unraisablehook = threading.excepthook = sys.stdout = None
+
+LOOP = {
+    "cancels-all": cancels_all,
+    "cancels-others": cancels_others,
+    "stops-later": lambda: asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop),
+    "ends-generators": lambda: asyncio.get_running_loop().shutdown_asyncgens(),
+    "ends-threads": lambda: asyncio.get_running_loop().shutdown_default_executor(),
+    "makes-no-tasks": lambda: asyncio.get_running_loop().set_task_factory(lambda *_, **__: None),
+    "breaks-tasks": lambda: asyncio.get_running_loop().set_task_factory(lambda *_, **__: 1 / 0),
+    "exception-handler": sets_handler,
+}
+PROCESS = {
+    "folder": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o777),
+    "term": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "interrupt": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    "descriptors": limits_descriptors,
+    "handlers": lambda: logging.getLogger().handlers.clear(),
+    "disable": lambda: logging.disable(logging.CRITICAL),
+    "loggers": disables_loggers,
+    "recursion": lambda: sys.setrecursionlimit(100),
+    "collection": gc.disable,
+    "hooks": no_hooks,
+}
+
+@routes.get("/meddles/{kind}")
+async def meddles(kind: str) -> dict[str, str]:
+    begun = {**LOOP, **PROCESS}[kind]()
+    if asyncio.iscoroutine(begun):
+        await begun
+    return {"did": kind}
+
+feature = Feature(routes)
+'''
+
 LIFESPANS_HEAD = '''"""Its lifespan misbehaves."""
 import asyncio
 import sys

@@ -96,10 +96,11 @@ def server(project) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was answered, by path, and what was logged with each request's id."""
+    """What was answered, by path; what was logged; what is told of the feature, by kind."""
 
     answers: dict[str, tuple[int, bytes]]
     lines: list[dict[str, Any]]
+    troubles: dict[str, dict[str, Any]]
 
     def errors_of(self, path: str) -> list[dict[str, Any]]:
         """The errors of the requests of one path."""
@@ -122,7 +123,8 @@ def ask_all(server: Server, name: str, source: str, paths: list[str]) -> Asked:
     """Drops a feature in, asks for all of these, and stops the server."""
     server.drop_in(name, source)
     answers = {path: server.ask(f"/api/v1/{path}") for path in paths}
-    return Asked(answers, server.end())
+    troubles = {each["kind"]: each for each in server.feature(name)["troubles"]}
+    return Asked(answers, server.end(), troubles)
 
 
 def test_whatever_a_handler_raises_is_500_in_its_name_and_ends_nothing(server):
@@ -139,6 +141,14 @@ def test_whatever_a_handler_raises_is_500_in_its_name_and_ends_nothing(server):
     ended = [line for line in asked.lines if "ended the event loop" in line["message"]]
     assert len(ended) == 2 * len(("task-group", "exit", "interrupt", "callback", "stop"))
     assert {line["failing_feature"] for line in ended} == {"raises"}
+    assert asked.troubles.keys() == {"request-failed", "loop-ended"}
+    failed = asked.troubles["request-failed"]
+    assert failed["count"] == len(asked.answers)
+    assert re.search(
+        r"GET /api/v1/direct-raises/\S+ raised RuntimeError at /\S+:\d+ in", failed["problem"]
+    )
+    assert "the inside" not in json.dumps(asked.troubles)
+    assert asked.troubles["loop-ended"]["count"] == len(ended)
 
 
 RIGHT = {
@@ -181,6 +191,10 @@ def test_whatever_a_handler_returns_is_answered_at_once_and_never_in_part(server
     for path in (path for path, status in wanted.items() if status == 500):
         assert {line["feature"] for line in asked.errors_of(path)} == {"returns"}, path
     assert asked.errors_of("raw/lies-short")
+    access = [line for line in asked.lines if line["logger"] == "petsage.access"]
+    assert {line["path"] for line in access if line.get("cut")} == {
+        *("/api/v1/raw/body-midway", "/api/v1/raw/body-texts"),
+    }
     took_ms = [x["duration_ms"] for x in asked.lines if x["logger"] == "petsage.access"]
     assert max(took_ms) < 1000
 
@@ -208,6 +222,8 @@ def test_what_fails_when_its_handler_has_answered_is_named(server):
     found = [line for line in asked.lines if line.get("failing_feature") == "leaves"]
     assert all("Feature leaves" in line["message"] for line in found)
     assert len(found) == len(named) - 1 + 1000  # those of `storm`
+    told = asked.troubles["stray-failed"], asked.troubles["loop-ended"]
+    assert sum(each["count"] for each in told) == len(found)
     assert [x for x in asked.lines if "coroutine 'never' was never awaited" in x["message"]]
     assert [x for x in asked.lines if x["message"] == "a finalizer logs"]
 
@@ -322,6 +338,8 @@ def test_what_never_ends_is_answered_503_and_named(server):
 
     assert time.monotonic() - began < 2 * 3.5
     assert [(status, json.loads(body)["status"]) for status, body in answers] == [(503, 503)] * 2
+    troubles = {each["kind"]: each["count"] for each in server.feature("never")["troubles"]}
+    assert troubles == {"request-overdue": 2, "request-runs-on": 1}
     lines = server.end()
     told = [line["message"] for line in lines if line["message"].startswith("Feature never: a ")]
     assert [re.findall("is cancelled|runs on", each) for each in told] == [
@@ -355,6 +373,70 @@ def test_who_blocks_the_loop_is_named_while_it_does_and_all_is_well_at_once_afte
     assert failures == []
     assert 1.0 < gap_s < 1.2 + LONGEST_GAP_S  # one loop has one thread: the block itself, no more
     assert b'petsage_event_loop_stalls_total{feature="blocks"} 1.0' in server.ask("/metrics")[1]
+    (trouble,) = server.feature("blocks")["troubles"]
+    assert (trouble["kind"], trouble["count"]) == ("loop-blocked", 1)
+    assert re.search(r"for 1\.\d s at \S+/blocks/__init__\.py:\d+ in steady$", trouble["problem"])
+    (server.features / "blocks" / "__init__.py").write_text(BLOCKS.replace("1.2", "0"))
+    server.until(lambda each: "Feature blocks was changed" in each["message"])
+    assert server.feature("blocks")["troubles"] == []  # it is another now
+
+
+def test_a_feature_that_meddles_with_the_loop_ends_nothing_and_is_named(server):
+    source = misbehaving.MEDDLES
+    server.drop_in("meddles", source)
+    idle = http.client.HTTPConnection(server.host, timeout=PATIENCE_S)
+    statuses = {}
+    for kind in kinds(source, "LOOP"):
+        statuses[kind] = server.ask(f"/api/v1/meddles/{kind}")[0]
+        # On a connection whose own task was cancelled meanwhile, too.
+        idle.request("GET", "/api/v1/steady")
+        assert idle.getresponse().read() == b'{"is":"there"}', kind
+    idle.close()
+    server.drop_in("late", misbehaving.STEADY.replace("/steady", "/late"))
+
+    assert server.ask("/api/v1/late")[0] == 200
+    refused = {"cancels-all", "ends-generators", "ends-threads"}
+    assert statuses == {kind: 500 if kind in refused else 200 for kind in statuses}
+    troubles = {each["kind"] for each in server.feature("meddles")["troubles"]}
+    assert troubles == {
+        *("request-failed", "cancels-others", "loop-ended", "process-changed", "stray-failed"),
+    }
+    lines = server.end()
+    told = [line["message"] for line in lines if line.get("failing_feature") == "meddles"]
+    for said in (
+        "would have cancelled tasks of the server's own, which go on",
+        "would have ended the event loop, which goes on",
+        "has set a task factory that makes no task",
+        "has set an exception handler that raised",
+        "failed outside of its handlers: Task exception was never retrieved",
+    ):
+        assert any(f"Feature meddles {said}" in each for each in told), said
+
+
+def test_what_a_server_needs_of_the_process_is_put_back(server):
+    source = misbehaving.MEDDLES
+    server.drop_in("meddles", source)
+    paths = [f"/api/v1/meddles/{kind}" for kind in kinds(source, "PROCESS")]
+    assert [server.ask(path)[0] for path in paths] == [200] * len(paths)
+    wanted = len(paths) + 3  # `hooks` are four
+    put_back: set[str] = set()
+
+    def is_last(line: dict[str, Any]) -> bool:
+        found = re.match(
+            r"Feature meddles has changed (.+) while PetSage serves, which was put back; "
+            r"it may be \S+/meddles/__init__\.py:\d+; fix: ",
+            line["message"],
+        )
+        put_back.update([found[1]] if found else [])
+        return len(put_back) == wanted
+
+    server.until(is_last)
+    for path in ("/metrics", "/openapi.json", "/features", "/readyz"):
+        assert server.ask(path)[0] == 200
+    server.drop_in("late", misbehaving.STEADY.replace("/steady", "/late"))
+    (trouble,) = server.feature("meddles")["troubles"]
+    assert (trouble["kind"], trouble["count"]) == ("process-changed", wanted)
+    server.end()  # SIGTERM is heeded
 
 
 IMPORTS = {
