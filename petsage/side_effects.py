@@ -408,11 +408,15 @@ def look_at_umask() -> _Values:
     """The process's umask by a name of it; nothing where that cannot be had."""
     # Read where it can be: to ask the system is to set it, and another thread may make a file.
     try:
-        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - for each feature
-            line = next((each for each in status if each.startswith(b"Umask:")), b"")
+        with open("/proc/self/status", "rb", buffering=0) as status:  # noqa: PTH123 - often
+            words = status.read(_STATUS_BYTES).partition(b"Umask:")[2].split(None, 1)
     except OSError:
         return {}
-    return {"the umask": int(line.split()[1], 8)} if line else {}
+    return {"the umask": int(words[0], 8)} if words else {}
+
+
+# The umask stands at its begin.
+_STATUS_BYTES: Final = 1024
 
 
 def _put_umask_back(before: _Values, _: Collection[str]) -> None:

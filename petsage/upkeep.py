@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from petsage.side_effects import find_words, look_at_umask
@@ -184,6 +185,7 @@ def _of_signal(number: signal.Signals, handler: Any) -> _Need:
 
 
 def _of_the_log() -> Iterable[_Need]:
+    core = _core_loggers()
     root = logging.getLogger()
     handlers = list(root.handlers)
     disabled = logging.Logger.manager.disable
@@ -202,9 +204,14 @@ def _of_the_log() -> Iterable[_Need]:
     yield _Need(
         "whether the core's loggers are disabled",
         ("dictConfig", "fileConfig", "disabled"),
-        lambda: not any(each.disabled for each in _core_loggers()),
-        _enable_core_loggers,
+        lambda: not any(each.disabled for each in core),
+        partial(_enable, core),
     )
+
+
+def _enable(loggers: Iterable[logging.Logger]) -> None:
+    for each in loggers:
+        each.disabled = False
 
 
 def _core_loggers() -> list[logging.Logger]:
@@ -214,8 +221,3 @@ def _core_loggers() -> list[logging.Logger]:
         for name, each in known.items()
         if isinstance(each, logging.Logger) and f"{name}.".startswith("petsage.")
     ]
-
-
-def _enable_core_loggers() -> None:
-    for each in _core_loggers():
-        each.disabled = False

@@ -463,17 +463,20 @@ async def test_a_task_that_a_feature_leaves_is_ended_and_named(live, log_lines):
 
     async def lifespan(app):
         tasks.append(asyncio.create_task(forever(), name="left alone"))
+        # What runs is the standard library's, and the feature's only what it waits for.
+        tasks.append(asyncio.create_task(asyncio.wait_for(forever(), None), name="left too"))
         yield
 
     feature = Feature(Routes(), lifespan=lifespan)
     """
     live.write("lazy", source)
     await live.steps()
-    (task,) = sys.modules["features.lazy"].tasks
+    tasks = sys.modules["features.lazy"].tasks
     live.remove("lazy")
     await live.steps()
     await _retired(live)
-    assert task.cancelled()
+    assert [task.cancelled() for task in tasks] == [True, True]
+    assert any("Feature lazy has left task left too" in x["message"] for x in log_lines())
     assert any("Feature lazy has left task left alone" in x["message"] for x in log_lines())
 
 

@@ -445,6 +445,8 @@ IMPORTS = {
     "exits": "import os\nos._exit(3)",
     "kills": "import os\nos.kill(os.getpid(), 9)",
     "limits_descriptors": "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))",
+    "patches": "import asyncio\nasyncio.sleep = None",
+    "patches_models": "import pydantic\npydantic.BaseModel.__init__ = None",
     "replaces_modules": "import sys, types\nsys.modules['petsage.routing'] = types.ModuleType('x')",
     "silences": "import logging\nlogging.getLogger('petsage').setLevel(60)",
     "small_stacks": "import threading\nthreading.stack_size(65536)",
