@@ -76,19 +76,24 @@ class ServerProcess:
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Reads the log until a line that is wanted comes."""
-        assert self._process.stdout is not None
         # One that says nothing of it fails its test, and does not keep it for ever.
         limit = threading.Timer(LONG_S, self._process.kill)
         limit.start()
         try:
-            for raw in self._process.stdout:
-                line: dict[str, Any] = json.loads(raw)
-                self.lines.append(line)
+            for line in self.log():
                 if wanted(line):
                     return line
         finally:
             limit.cancel()
         raise AssertionError(f"the process ended: {self._process.communicate()[1].decode()}")
+
+    def log(self) -> Iterator[dict[str, Any]]:
+        """Each further line of the log, as it comes, until the process ends."""
+        assert self._process.stdout is not None
+        for raw in self._process.stdout:
+            line: dict[str, Any] = json.loads(raw)
+            self.lines.append(line)
+            yield line
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -107,11 +112,12 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def reading(server: ServerProcess) -> Iterator[None]:
-    """Reads what a server logs, so that its pipe never fills; ends it after the block."""
+    """Reads what a server logs, however long the block takes; ends the server after it."""
 
     def read() -> None:
-        with contextlib.suppress(AssertionError):  # the process ended
-            server.wait_for(lambda line: False)
+        for _ in server.log():  # it is kept in `lines`
+            pass
+        server.end()
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(read)

@@ -99,9 +99,9 @@ class Api:
 def is_mistaken(failure: Exception, case: Case[Any], answer: Response) -> bool:
     """Whether schemathesis is wrong about an answer."""
     if isinstance(failure, AcceptedNegativeData):
-        # What is too long for its head is refused, with statuses that are none of its list.
+        # What is too long is refused, with statuses that are none of its list.
         return (
-            answer.status_code in {414, 431}
+            answer.status_code in {413, 414, 431}
             or is_right_as_text(case)
             or are_right_cookies(case, str(answer.request.headers.get("Cookie") or ""))
         )
