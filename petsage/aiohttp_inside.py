@@ -11,6 +11,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, Final
 
+import aiohttp.compression_utils
 import aiohttp.http_parser
 import aiohttp.http_writer
 import aiohttp.streams
@@ -50,6 +51,7 @@ _CALLS: Final = {
     "resume_reading": ("_resume_transport_reading",),
     "_handle_request": ("_current_request", "_handler_waiter", "finish_response"),
 }
+_OF_UNPACKING: Final = ("decompressor", "encoding", "feed_eof", "out", "size")
 _OF_A_REQUEST: Final = (
     *("_cache", "_match_info", "_message", "_task", "content", "protocol", "rel_url", "remote"),
     *("task", "transport", "writer"),
@@ -73,7 +75,14 @@ _OF_A_MESSAGE: Final = (
     ),
     *("upgrade", "url", "version"),
 )
-_OF_A_BODY: Final = ("exception", "is_eof", "read_nowait", "set_exception", "total_bytes")
+_OF_A_BODY: Final = (
+    "_protocol",
+    "exception",
+    "is_eof",
+    "read_nowait",
+    "set_exception",
+    "total_bytes",
+)
 
 
 def require_known_aiohttp() -> None:
@@ -110,6 +119,8 @@ def _faults() -> Iterator[str]:
     yield from _absent(aiohttp.web.AppRunner, _OF_A_RUNNER)
     yield from _absent(aiohttp.streams.StreamReader, _OF_A_BODY)
     yield from _absent(aiohttp.http_parser.RawRequestMessage, _OF_A_MESSAGE)
+    yield from _absent(aiohttp.http_parser.DeflateBuffer, _OF_UNPACKING)
+    yield from _absent(aiohttp.compression_utils.ZLibDecompressor, ("_decompressor",))
     yield from _absent(aiohttp.http_writer.StreamWriter, ("output_size", "write_headers"))
     for name, wanted in _SIGNATURES.items():
         taken = tuple(inspect.signature(getattr(connection, name)).parameters)

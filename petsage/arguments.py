@@ -2,17 +2,17 @@
 
 import re
 import sys
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from petsage.errors import FieldProblem, Problem, invalid_input
-from petsage.refusals import field_problems, infinite, missing, not_unicode, untold
+from petsage.refusals import beyond, field_problems, infinite, missing, not_unicode, untold
 from petsage.signature import BodyParameter, Parameter, Signature
 from petsage.texts import AS_IT_SAYS, is_text, misread
 
@@ -38,6 +38,10 @@ _NUMBER: Final = re.compile(
     re.DOTALL,
 )
 _MAX_SPELT: Final = 40
+
+BEYOND: Final = (OverflowError, InvalidOperation, RecursionError)
+"""What a validator that computes with its input raises where that is too large, and pydantic does
+not take for the input's fault."""
 
 
 async def read_arguments(
@@ -79,6 +83,8 @@ async def read_arguments(
         except ValidationError as error:
             errors += field_problems(parameter.where, parameter.name, error, raw)
             more += untold(error)
+        except BEYOND:
+            errors.append(beyond(parameter.where, parameter.name))
     body = signature.body
     if body is not None:
         data = await _read_json(request, body.marker.media_types) if request.body_exists else b""
@@ -116,7 +122,9 @@ def _take_body(
     """Adds a body to the arguments, or what is wrong with it to the errors; how many are left."""
     try:
         if data:
-            arguments[body.argument] = value = _validated(body.adapter, data)
+            bounded = body.bounded
+            validator = body.adapter.validator if len(data) <= bounded.free_bytes else bounded
+            arguments[body.argument] = value = _validated(validator.validate_json, data)
             if body.has_moments and _may_quote_a_number(data):
                 errors += misread("body", "", from_json(data), value)
         elif body.required:
@@ -124,6 +132,8 @@ def _take_body(
     except ValidationError as error:
         errors += _body_problems(error, data)
         return untold(error)
+    except BEYOND:
+        errors.append(beyond("body", ""))
     return 0
 
 
@@ -255,7 +265,7 @@ def _refuse_huge(data: bytes) -> None:
             raise invalid_input([infinite("body", place)])
 
 
-def _validated(adapter: TypeAdapter[Any], data: bytes) -> Any:
+def _validated(validate: Callable[..., Any], data: bytes) -> Any:
     """What a body is, by its type.
 
     `7.0` and `1e2` are integers to JSON Schema, and so to who goes by the API's document; to
@@ -265,7 +275,7 @@ def _validated(adapter: TypeAdapter[Any], data: bytes) -> Any:
         ValidationError: it is not what its type says.
     """
     try:
-        return adapter.validator.validate_json(data, strict=True)
+        return validate(data, strict=True)
     except ValidationError as error:
         if (
             error.error_count() == 1
@@ -275,7 +285,7 @@ def _validated(adapter: TypeAdapter[Any], data: bytes) -> Any:
         whole = _NUMBER.sub(_as_integer, data)
         if whole == data:
             raise
-    return adapter.validate_json(whole, strict=True)
+    return validate(whole, strict=True)
 
 
 def _as_integer(token: re.Match[bytes]) -> bytes:

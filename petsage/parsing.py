@@ -23,6 +23,7 @@ from petsage.protocol import (
     too_much,
     wrong_version,
 )
+from petsage.unpacking import refuse_cut_bodies
 
 _END: Final = b"\r\n\r\n"
 # So much of a chunked body may be sizes and extensions: chunks of one byte have five such.
@@ -277,3 +278,6 @@ class StrictHandler(HoldingHandler):
             payload_exception=web.RequestPayloadError,
             max_msg_queue_size=self._max_msg_queue_size,
         )
+
+
+refuse_cut_bodies(StrictHandler)

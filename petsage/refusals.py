@@ -41,6 +41,13 @@ def infinite(where: str, place: Sequence[int | str]) -> FieldProblem:
     return FieldProblem(where=where, pointer=_pointer(place), detail=detail, type="finite_number")
 
 
+def beyond(where: str, name: str) -> FieldProblem:
+    """The entry for what cannot be computed with, such as a decimal of a billion digits."""
+    pointer = _pointer([name] if name else [])
+    detail = "The value is larger than can be computed with"
+    return FieldProblem(where=where, pointer=pointer, detail=detail, type="too_large")
+
+
 def no_date(where: str, place: Sequence[int | str]) -> FieldProblem:
     """The entry for digits where a day or a moment has to be."""
     detail = "Input should be a valid date, or date and time, and not a number"

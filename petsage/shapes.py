@@ -111,6 +111,11 @@ class JsonType:
         """Whether a day, or a day and time, may be in it."""
         return "'format': 'date" in str(self.schema)
 
+    @property
+    def has_expressions(self) -> bool:
+        """Whether a regular expression may be in it."""
+        return "'format': 'regex'" in str(self.schema)
+
     @cached_property
     def list_names(self) -> frozenset[str] | None:
         """Of a type that can take all of a query, the names that may stand several times.

@@ -7,6 +7,8 @@ from typing import Any, Generic, Literal, TypeVar
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from petsage.bounding import Bounded
+
 T = TypeVar("T")
 Where = Literal["path", "query", "header", "cookie"]
 
@@ -184,11 +186,14 @@ class BodyParameter:
     """The argument that comes from the JSON body.
 
     Attributes:
+        adapter: validates it.
+        bounded: validates one that is longer than its `free_bytes`.
         has_moments: whether a day, or a day and time, may be in it.
     """
 
     argument: str
     adapter: TypeAdapter[Any]
+    bounded: Bounded
     required: bool
     marker: Body
     has_moments: bool = False

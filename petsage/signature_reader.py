@@ -16,6 +16,8 @@ from aiohttp import web
 from pydantic.fields import FieldInfo
 
 from petsage.backtracking import slow_patterns
+from petsage.bounding import Bounded
+from petsage.collisions import guard
 from petsage.shapes import JsonType, UnusableType
 from petsage.signature import (
     AnswerHeader,
@@ -161,6 +163,13 @@ class _Reader:
                 f"`{name}` of `{self._name}` has to match `{pattern:.80}` by Python's engine, and "
                 "a text can keep that busy for ever",
                 "leave out the `regex_engine`, or `re.compile`; or let no repeat stand in a repeat",
+            )
+        if kind.has_expressions:
+            self._flaw(
+                "slow-pattern",
+                f"`{name}` of `{self._name}` is a regular expression that its client writes, and "
+                "to compile one alone can take minutes",
+                "take a `str`, and look for it as it is",
             )
         self._place(parameter, kind, marker)
 
@@ -322,9 +331,15 @@ class _Reader:
                 "make them one model",
             )
             return
+        guard(kind.adapter)
         required = parameter.default is parameter.empty
         self.body = BodyParameter(
-            parameter.name, kind.adapter, required, marker, has_moments=kind.has_moments
+            parameter.name,
+            kind.adapter,
+            Bounded(kind.adapter),
+            required,
+            marker,
+            has_moments=kind.has_moments,
         )
 
     def _find_doubles(self) -> None:

@@ -289,6 +289,17 @@ async def name_it(named: Named) -> None:
 """,
     ),
     handler(
+        "slow-pattern",
+        "take a `str`, and look for it as it is",
+        """
+from re import Pattern
+
+@routes.get("/look/{expression}")  # HERE
+async def look(expression: Pattern[str]) -> None:
+    pass
+""",
+    ),
+    handler(
         "path-mismatch",
         "add the argument `id`, or take `{id}` out of the path",
         "@routes.get('/broken/{id}')  # HERE\nasync def answer() -> None: ...",

@@ -11,15 +11,17 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from tests.conftest import ServerProcess, errors_of, reading
 
 DATA = Path(__file__).parent / "features_data"
-KINDS, READERS = "/api/v1/kinds", "/api/v1/readers"
+KINDS, READERS, COSTLY = "/api/v1/kinds", "/api/v1/readers", "/api/v1/costly"
 JSON = "Content-Type: application/json"
 FORM = "Content-Type: application/x-www-form-urlencoded"
 PARTS = "Content-Type: multipart/form-data; boundary=b"
@@ -88,7 +90,7 @@ def target(
     tmp_path_factory: pytest.TempPathFactory, bytecode_apart: None, tokens_apart: None
 ) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("hostile") / "project"
-    for name in ("kinds", "readers"):
+    for name in ("kinds", "readers", "costly"):
         shutil.copytree(DATA / name, folder / "features" / name)
     server = ServerProcess(folder, (), {})
     with reading(server):
@@ -312,6 +314,23 @@ def test_what_cannot_be_unpacked_is_refused(target: Target, encoding: str) -> No
             refused(answer, 400)
 
 
+@pytest.mark.parametrize("packed", PACKED)
+def test_what_is_packed_and_cut_is_refused_wherever_it_is_cut(target: Target, packed: str) -> None:
+    encoding, pack = PACKED[packed]
+    whole = pack(b'{"aaa":"bbb"}') if encoding == "deflate" else pack(b'{"aaa"') + pack(b':"bbb"}')
+    header = f"Content-Encoding: {encoding}"
+    assert target.ask("POST", f"{KINDS}/any", whole, JSON, header).body == b"false"
+    between = len(pack(b'{"aaa"')) if encoding == "gzip" else 0  # a whole gzip, and no JSON
+    for length in range(1, len(whole)):
+        refused(target.ask("POST", f"{KINDS}/any", whole[:length], JSON, header), 400)
+        if length != between:
+            answer = target.ask("POST", f"{READERS}/read", whole[:length], JSON, header)
+            refused(answer, 400)
+    for path, kind in WAYS:
+        cut = pack(b'{"aaa":"bbb"}')[:-3]
+        refused(target.ask("POST", path, cut, kind, header), 400)
+
+
 @pytest.mark.parametrize(
     "encodings",
     [
@@ -406,3 +425,91 @@ def test_thousands_of_parameters_are_taken_or_refused(target: Target) -> None:
 )
 def test_cookies_that_are_none_are_refused(target: Target, cookie: str) -> None:
     refused(target.ask("GET", f"{KINDS}/cookies", b"", f"Cookie: {cookie}"), 400, 422)
+
+
+# Values, so many that 1 MB holds no more.
+FILL = {
+    "arrays": b"[]," * 330_000 + b"1",
+    "objects": b"{}," * 330_000 + b"1",
+    "numbers": b"1," * 500_000 + b"1",
+    "texts": b'"x",' * 250_000 + b"1",
+}
+
+
+@pytest.mark.parametrize("kind", FILL)
+def test_what_is_wrong_in_all_of_its_parts_costs_no_more(target: Target, kind: str) -> None:
+    array = b"[" + FILL[kind] + b"]"
+    for path, body in (
+        ("wide", b'{"a": ' + array + b"}"),
+        ("wide", array),
+        ("wides", b'{"a": ' + array + b"}"),
+        ("kinds", array),
+        ("kinds", b'[{"kind": ' + array + b"}]"),
+        ("trees", array),
+        ("trees", b'[{"left": {"right": {"left": ' + array + b"}}}]"),
+        ("addresses", array),
+    ):
+        problem = refused(target.ask("POST", f"{COSTLY}/{path}", body, JSON), 422)
+        assert len(problem["errors"]) == 1
+
+
+def test_what_is_wrong_in_a_large_body_is_told_while_it_takes_no_time(target: Target) -> None:
+    body = json.dumps({f"a{n}": n for n in range(99)} | {"text": "x" * 900_000}).encode()
+    problem = refused(target.ask("POST", f"{COSTLY}/wide", body, JSON), 422)
+    assert [each["pointer"] for each in problem["errors"]] == ["/a99"]
+
+
+def test_a_large_body_that_is_right_is_taken(target: Target) -> None:
+    wide = {f"a{n}": n for n in range(100)}
+    for path, body in (
+        ("wides", {f"k{n}": [wide] for n in range(700)}),
+        ("kinds", [{"kind": n % 100, "number": n} for n in range(4_000)]),
+        ("trees", [{"number": 1, "left": {"number": 2, "right": None}}] * 15_000),
+    ):
+        text = json.dumps(body).encode()
+        assert len(text) > 100_000
+        answer = target.ask("POST", f"{COSTLY}/{path}", text, JSON)
+        assert answer.body == str(len(body)).encode()
+    spelt = text.replace(b"2", b"2.0", 1)
+    assert target.ask("POST", f"{COSTLY}/trees", spelt, JSON).status == 200
+
+
+PRIME = 2**61 - 1  # Python's hash of a number is what is left of it, modulo this one
+SAME_HASH: dict[str, Callable[[int], Any]] = {
+    "numbers": lambda n: n * PRIME,
+    "addresses": lambda n: str(IPv6Address(n * PRIME)),
+    "pairs": lambda n: [1, n * PRIME],
+    "by_key": lambda n: str(UUID(int=n * PRIME)),
+    "prices": lambda n: str(n * PRIME),
+}
+
+
+@pytest.mark.parametrize("name", SAME_HASH)
+def test_members_that_were_chosen_for_their_hash_are_refused(target: Target, name: str) -> None:
+    def members(count: int, spread: int) -> Any:
+        some = [SAME_HASH[name](n) for n in range(1, count)]
+        some += [SAME_HASH[name](1)] * spread
+        return dict.fromkeys(some, 1) if name in {"by_key", "prices"} else some
+
+    for count, spread in ((16_000, 0), (20, 15_000)):
+        body = json.dumps({name: members(count, spread)}).encode()
+        problem = refused(target.ask("POST", f"{COSTLY}/hashed", body, JSON), 422)
+        assert problem["errors"][0]["type"] in {"too_alike", "too_many_errors"}
+    body = json.dumps({name: members(6, 15_000)}).encode()
+    answer = target.ask("POST", f"{COSTLY}/hashed", body, JSON)
+    assert sum(json.loads(answer.body)) == 5
+    assert answer.took_s < WITHIN_S
+
+
+def test_many_honest_members_are_taken(target: Target) -> None:
+    body = json.dumps({"numbers": list(range(-20_000, 100_000))}).encode()
+    answer = target.ask("POST", f"{COSTLY}/hashed", body, JSON)
+    assert json.loads(answer.body)[0] == 120_000
+    assert answer.took_s < WITHIN_S
+
+
+def test_what_a_validator_cannot_compute_with_is_refused(target: Target) -> None:
+    assert target.ask("POST", f"{COSTLY}/price", b'"1.005"', JSON).body == b'"1.00"'
+    assert target.ask("GET", f"{COSTLY}/price?price=1.005").body == b'"1.00"'
+    refused(target.ask("POST", f"{COSTLY}/price", b'"1e999999"', JSON), 422)
+    refused(target.ask("GET", f"{COSTLY}/price?price=1e999999"), 422)

@@ -15,6 +15,8 @@ ROWS = [
     "troubles",  # what operators are told that features have done
     # A typed handler, from its signature to the bytes of its answer.
     *(
+        "collisions",
+        "bounding",
         "signature",
         "serializing",
         "shapes",
@@ -50,6 +52,7 @@ ROWS = [
         "protocol",
         "proxies",
         "holding",
+        "unpacking",
         "parsing",
         "heads",
         "direct",
