@@ -263,6 +263,14 @@ class Runner(web.AppRunner):
         servers = [site._server for site in self.sites]  # it has no public name
         return [each.fileno() for server in servers for each in getattr(server, "sockets", ())]
 
+    @property
+    def open_descriptors(self) -> list[int]:
+        """Those of the sockets that are listened on, and of all connections."""
+        connections = self.server.connections if self.server is not None else []
+        wires = [each._wire for each in connections if isinstance(each, Connection)]
+        sockets = [each.get_extra_info("socket") for each in wires if each is not None]
+        return [*self.descriptors, *(each.fileno() for each in sockets)]
+
     def close_after_answers(self) -> None:
         """Lets every answer from now on be its connection's last; connections are still taken."""
         if isinstance(self.server, ConnectionServer):

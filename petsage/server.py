@@ -40,7 +40,7 @@ from petsage.sockets import (
     take_inherited_sockets,
     url_of,
 )
-from petsage.steady import Steady, begin_steady, steady_loop
+from petsage.steady import Steady, begin_steady, end_copies, steady_loop
 from petsage.strays import Strays, run_to_end
 from petsage.upkeep import Upkeep
 from petsage.worker import in_thread, join_threads
@@ -256,6 +256,7 @@ class _Process:
         gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
         gc.enable()
         self._upkeep.begin()
+        end_copies(asyncio.get_running_loop(), lambda: self._runner.open_descriptors)
         entries = self._app[CATALOG].entries()
         _log.info(
             "PetSage serves on %s",

@@ -6,9 +6,11 @@ its handlers would end the server, and `loop.stop()`, or a task factory that rai
 
 import asyncio
 import math
+import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import Context
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -22,6 +24,7 @@ T = TypeVar("T")
 _QUIET_S: Final = 1.0
 _told: Final[dict[str, float]] = {}
 
+_FORK: Final = "use `subprocess`, or `multiprocessing` with `spawn`"
 _TASKS: Final = "cancel only tasks that the feature has begun itself"
 _LOOP: Final = "take it out: the event loop is the server's, and every feature's"
 
@@ -58,6 +61,31 @@ def feature_on_stack() -> str | None:
             return name
         frame = frame.f_back
     return None
+
+
+def end_copies(loop: asyncio.AbstractEventLoop, descriptors: Callable[[], Iterable[int]]) -> None:
+    """Has a copy of this process end that a feature forks, where it comes back to the loop.
+
+    It would answer what this process is asked. One that never comes back, as those of
+    `multiprocessing` do not, runs on. Called on the loop's thread, once a process.
+
+    Args:
+        loop: runs, or will.
+        descriptors: those of the sockets that are served; the copy has none of them.
+    """
+    thread = threading.get_ident()
+
+    def end_copy() -> None:
+        if threading.get_ident() != thread or not loop.is_running():
+            return
+        name = feature_on_stack() or "?"
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for each in descriptors():
+            os.dup2(nowhere, each)
+        told = f"petsage: feature {name} has forked the server; the copy ends; fix: {_FORK}\n"
+        loop.call_soon(lambda: (os.write(2, told.encode()), os._exit(1)))
+
+    os.register_at_fork(after_in_child=end_copy)
 
 
 def _current_task() -> "asyncio.Task[Any] | None":

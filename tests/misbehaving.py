@@ -738,6 +738,7 @@ LOOP = {
     "makes-no-tasks": lambda: asyncio.get_running_loop().set_task_factory(lambda *_, **__: None),
     "breaks-tasks": lambda: asyncio.get_running_loop().set_task_factory(lambda *_, **__: 1 / 0),
     "exception-handler": sets_handler,
+    "forks": lambda: os.fork() and None,
 }
 PROCESS = {
     "folder": lambda: os.chdir("/"),
