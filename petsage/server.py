@@ -11,9 +11,11 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from aiohttp.http import WSCloseCode
 
@@ -256,7 +258,7 @@ class _Process:
         gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
         gc.enable()
         self._upkeep.begin()
-        end_copies(asyncio.get_running_loop(), lambda: self._runner.open_descriptors)
+        end_copies(asyncio.get_running_loop(), partial(_descriptors_of, ref(self)))
         entries = self._app[CATALOG].entries()
         _log.info(
             "PetSage serves on %s",
@@ -361,6 +363,12 @@ class _Process:
         """Waits, unless there is a hurry."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
+
+
+def _descriptors_of(process: "ref[_Process]") -> list[int]:
+    """Those that a process serves on, while it is there."""
+    found = process()
+    return [] if found is None else found._runner.open_descriptors
 
 
 async def _wait(event: asyncio.Event) -> None:
