@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import test_utils, web
 
-from petsage.feature_report import FeatureModel
-from petsage.features_command import _age
+from petsage.entry import Entry
+from petsage.feature_report import FeatureModel, describe_feature
+from petsage.features_command import _age, _notes
+from petsage.troubles import Trouble
 from tests.conftest import HELLO, ServerProcess, write_feature
 
 BROKEN = HELLO.replace("feature = Feature(routes)", "feature = Feature(routes")
@@ -265,6 +267,22 @@ class TestReload:
         assert said in result.stderr
         assert "; fix: " in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_what_a_feature_has_done_wrong_stands_below_it_with_the_fix():
+    at = datetime.now(UTC) - timedelta(seconds=300)
+    troubles = (
+        Trouble("loop-blocked", 3, at, "it blocked the event loop", "await it"),
+        Trouble("request-failed", 1, at, "it raised", "mend it"),
+    )
+    entry = Entry("pets", "1.0.0", "serving", (), (), system=False, troubles=troubles)
+    told = describe_feature(entry, required=False, leaked=())
+    assert list(_notes(told)) == [
+        "loop-blocked, 3 times, last 5 min ago: it blocked the event loop",
+        "    fix: await it",
+        "request-failed, 5 min ago: it raised",
+        "    fix: mend it",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from petsage.token_file import (
     read_token_file,
     write_token_file,
 )
+from petsage.troubles import Trouble
 from tests.conftest import HELLO, lines_at, write_feature
 from tests.documented import DocumentedClient
 
@@ -747,6 +748,7 @@ class TestOneFeature:
             in_flight=1,
             refused=Refused("b" * 64, at, (finding,)),
             draining=(Draining(6, 4),),
+            troubles=(Trouble("loop-blocked", 2, at, "for 1 s", "await it"),),
         )
         leaked = [("pets", 5, "a module"), ("other", 4, "an application")]
         told = describe_feature(entry, required=True, leaked=leaked).model_dump(mode="json")
@@ -762,6 +764,15 @@ class TestOneFeature:
         }
         assert told["draining"] == [{"generation": 6, "requests": 4}]
         assert told["leaked"] == [{"generation": 5, "what": "a module"}]
+        assert told["troubles"] == [
+            {
+                "kind": "loop-blocked",
+                "count": 2,
+                "at": "2026-03-01T12:00:00Z",
+                "problem": "for 1 s",
+                "fix": "await it",
+            }
+        ]
         assert (told["required"], told["generation"], told["load_ms"]) == (True, 7, 1.5)
 
 
