@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import hdrs, web
 from aiohttp.client_exceptions import ClientConnectionResetError
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import istr
 
@@ -22,7 +22,7 @@ from petsage.context import (
     set_current_request,
 )
 from petsage.errors import PROBLEM_TYPE, Problem
-from petsage.framing import require_framing
+from petsage.framing import ends_with_connection, require_framing
 from petsage.response import SERVER, Content, JsonResponse
 from petsage.troubles import TROUBLES, place_in
 
@@ -69,6 +69,8 @@ async def stamp_answer(request: web.Request, response: web.StreamResponse) -> No
     context.answer = response
     require_framing(request, response)
     stamp(response, context)
+    if request.version < HttpVersion11 and ends_with_connection(response):
+        response.force_close()
     writer = request.writer
     if (
         request.method == hdrs.METH_HEAD

@@ -32,6 +32,11 @@ def require_framing(request: web.Request, response: web.StreamResponse) -> None:
         )
 
 
+def ends_with_connection(response: web.StreamResponse) -> bool:
+    """Whether the end of an answer to HTTP/1.0 can be told by the connection's alone."""
+    return hdrs.CONTENT_LENGTH not in response.headers and not response._must_be_empty_body
+
+
 def require_whole(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Refuses an answer that has ended before its end; what is one piece was looked at before.
 

@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from petsage.context import RequestContext
 from petsage.generation import Generation, Holder
+from petsage.protocol import says_close
 from petsage.proxies import Origin, Proxies
 
 # What a request counts as that its client has cut: no failure of whoever answers it.
@@ -160,6 +161,8 @@ class HoldingHandler(RequestHandler, Holder):
                 message = message._replace(version=HttpVersion11)
             else:
                 writer = _NewerWriter(self, self._loop)
+                if says_close(message):
+                    message = message._replace(should_close=True)
         if self._is_last and not self._messages:
             message = message._replace(should_close=True)
         make: Any = self._app._make_request

@@ -20,6 +20,7 @@ from petsage.protocol import (
     fault,
     head_bytes,
     is_foreign,
+    length_of,
     too_much,
     wrong_version,
 )
@@ -137,7 +138,7 @@ class StrictHandler(HoldingHandler):
         else:
             length = message.headers.get(hdrs.CONTENT_LENGTH)  # a tunnel has none
             if own is not None and length is not None:
-                self._left = int(length) - (len(own) - own.index(_END) - len(_END))
+                self._left = length_of(length) - (len(own) - own.index(_END) - len(_END))
             if body.is_eof():
                 self._end_counted(own or b"")
 

@@ -23,6 +23,7 @@ _HOST: Final = istr(hdrs.HOST)
 _CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
 _TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
 _CONTENT_ENCODING: Final = istr(hdrs.CONTENT_ENCODING)
+_CONTENT_RANGE: Final = istr(hdrs.CONTENT_RANGE)
 
 _NAME: Final = re.compile(r"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2}){1,255}(?::([0-9]{0,5}))?")
 _ADDRESS: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{0,5}))?")
@@ -33,6 +34,7 @@ _NO_CODING: Final = frozenset(("", "identity"))
 _NEVER: Final = frozenset(("CONNECT", "TRACE", "SOURCE"))
 _HTTP: Final = frozenset(("http", "https"))
 
+_MANY_DIGITS: Final = 1_000
 _MAX_GOOD: Final = 512
 good_hosts: Final[set[str | None]] = set()
 """Values of `Host` that have been found to be good: mostly, there is one."""
@@ -65,12 +67,17 @@ def is_authority(value: str) -> bool:
     return True
 
 
-def refusal(message: RawRequestMessage, max_body_bytes: int) -> Problem | None:
+def refusal(
+    message: RawRequestMessage, max_body_bytes: int, *, is_from_proxy: bool = False
+) -> Problem | None:
     """Why a request that was parsed is not answered; the connection ends with the refusal.
+
+    Longer than 40 lines: a list of reasons, one after another.
 
     Args:
         message: what the parser has made of it.
         max_body_bytes: the longest body.
+        is_from_proxy: whether a proxy that is trusted says it.
     """
     version, headers, path = message.version, message.headers, message.path
     coding = headers.get(_TRANSFER_ENCODING)
@@ -85,19 +92,51 @@ def refusal(message: RawRequestMessage, max_body_bytes: int) -> Problem | None:
         return Problem(400, "The `Host` names no host")
     if message.method in _NEVER:
         return Problem(501, "No resource here answers this method")
-    if path[:1] != "/" and path != "*" and not _is_absolute(message.url):
-        return Problem(400, "The request's target is none that a server has")
-    if "#" in path:
-        return Problem(400, "The request's target has a fragment, which is the client's own")
+    if path[:1] != "/" or "#" in path:
+        wrong = _wrong_target(message, is_from_proxy=is_from_proxy)
+        if wrong is not None:
+            return wrong
     if coding is not None and coding.lower() != "chunked":
         return Problem(501, "The only transfer coding that is understood is `chunked`")
     encoding = headers.get(_CONTENT_ENCODING)
     if encoding is not None and not _is_decoded(message, encoding):
         return wrong_encoding()
     length = headers.get(_CONTENT_LENGTH)
-    if length is not None and int(length) > max_body_bytes:
+    if length is not None and length_of(length) > max_body_bytes:
         return Problem(413, f"The body may have {max_body_bytes} bytes at most")
+    if message.method == "PUT" and _CONTENT_RANGE in headers:
+        return Problem(400, "A part of a resource cannot be PUT")
     return None
+
+
+def _wrong_target(message: RawRequestMessage, *, is_from_proxy: bool) -> Problem | None:
+    """Why a target that is no mere path is refused."""
+    path = message.path
+    if path[:1] != "/" and path != "*":
+        if not _is_absolute(message.url):
+            return Problem(400, "The request's target is none that a server has")
+        if message.url.scheme == "https" and not is_from_proxy:
+            return Problem(421, "What is asked for by https is not answered without TLS")
+    if "#" in path:
+        return Problem(400, "The request's target has a fragment, which is the client's own")
+    return None
+
+
+def length_of(value: str) -> int:
+    """What a `Content-Length` says that the parser let through: digits, and any number of zeros.
+
+    Python refuses to read a number of 4,300 digits, be they zeros.
+    """
+    return int(value if len(value) < _MANY_DIGITS else value.lstrip("0") or "0")
+
+
+def says_close(message: RawRequestMessage) -> bool:
+    """Whether `close` is among what a request says of its connection, whatever is beside it.
+
+    Of HTTP/1.0, the parser takes `keep-alive, close` for the first of them.
+    """
+    lines = message.headers.getall(hdrs.CONNECTION, ())
+    return any(each.strip(" \t").lower() == "close" for line in lines for each in line.split(","))
 
 
 def wrong_version() -> Problem:

@@ -257,7 +257,8 @@ class TimedHandler(DirectHandler):
             self._ends = self._is_surplus
             request_handler = partial(_refuse, _too_many(limit))
         elif unmade.message is not ERROR:
-            problem = refusal(unmade.message, self._max_body)
+            is_from_proxy = self._proxies is not None
+            problem = refusal(unmade.message, self._max_body, is_from_proxy=is_from_proxy)
             if problem is not None:
                 unmade.message = unmade.message._replace(version=HttpVersion11, should_close=True)
                 self._ends = True

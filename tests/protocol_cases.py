@@ -21,7 +21,7 @@ class Case:
 
     Attributes:
         sent: the bytes.
-        statuses: of the answers, in their order.
+        statuses: of the answers, in their order; where there is none, it is closed.
         goes_on: whether the connection answers another request then; else it is closed. None where
             it is answered amid its body: what comes in one packet with the body's end is not.
         says: stands in the last answer's body.
@@ -29,6 +29,8 @@ class Case:
         head: stands in the last answer's head, in lower case.
         bodiless: whether the last answer is one to HEAD.
         in_pieces: whether it is the same however it comes in packets.
+        lacks: stands nowhere in the last answer's head, in lower case.
+        shuts: whether the client says then that nothing more will come.
     """
 
     sent: bytes
@@ -39,6 +41,8 @@ class Case:
     head: bytes = b""
     bodiless: bool = False
     in_pieces: bool = True
+    lacks: bytes = b""
+    shuts: bool = False
 
 
 def good(sent: bytes, *, says: bytes = b"", status: int = 200, **more: object) -> Case:
@@ -132,7 +136,18 @@ CASES: dict[str, dict[str, Case]] = {
             b"GET /look HTTP/1.0\r\n\r\n" * 2, (200,), in_pieces=False
         ),
         "a stream ends with the connection": Case(
-            b"GET /stream HTTP/1.0\r\n\r\n", (200,), says=b"streamed"
+            b"GET /stream HTTP/1.0\r\n\r\n", (200,), says=b"streamed", lacks=b"transfer-encoding"
+        ),
+        "so it does where it is to be kept alive": Case(
+            b"GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            (200,),
+            says=b"streamed",
+            lacks=b"keep-alive",
+        ),
+        "`close` beats `keep-alive`": Case(
+            b"GET /look HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n",
+            (200,),
+            lacks=b"keep-alive",
         ),
     },
     "line-malformed": refused(
@@ -207,9 +222,16 @@ CASES: dict[str, dict[str, Case]] = {
         "without a path, with a query": good(line(b"GET http://other?a HTTP/1.1"), says=b"Welcome"),
         "in capitals": good(line(b"GET HTTP://OTHER/look HTTP/1.1"), says=b"/look"),
         "with an address": good(line(b"GET http://[::1]:81/look HTTP/1.1"), says=b"[::1]"),
-        "https": good(line(b"GET https://other/look HTTP/1.1"), says=b"/look"),
+        "of another name than `Host`": good(
+            b"GET http://a/look HTTP/1.1\r\nHost: b\r\n\r\n", says=b'"url":"http://a/look"'
+        ),
         "and no host": bad(b"GET http://other/look HTTP/1.1\r\n\r\n"),
         "and a bad host": bad(b"GET http://other/look HTTP/1.1\r\nHost: a b\r\n\r\n"),
+    },
+    "target-https": {
+        "without TLS": bad(line(b"GET https://x/look HTTP/1.1"), 421),
+        "in capitals": bad(line(b"GET HTTPS://x/look HTTP/1.1"), 421),
+        "in HTTP/1.0": bad(line(b"GET https://x/look HTTP/1.0"), 421),
     },
     "target-malformed": refused(
         {
@@ -358,6 +380,7 @@ CASES: dict[str, dict[str, Case]] = {
         with_field(
             b"Content-Length",
             *(b"+6", b"-6", b"0x6", b"6, 6", b"6,6", b"6 6", b"6.0", b"", b"6;", b"6\x0b", b"6e0"),
+            *(b"\xd9\xa2", b"\xef\xbc\x92", b"\xb2", b"6\0", b"0b11", b"6;6", b"'6'", b"06_0"),
             *(b"SECRET", b"\xc2\xb2", b"99999999999999999999999", b"18446744073709551616", b"6_0"),
             body=b"SECRET",
         )
@@ -379,6 +402,12 @@ CASES: dict[str, dict[str, Case]] = {
         with_field(b"Content-Length", b"2", b" 2 ", b"2\t", b"02", body=b"ab"), says=b'"count":2'
     )
     | {
+        "zeros before it": good(
+            POST + b"Content-Length: " + b"0" * 40 + b"2\r\n\r\nab", says=b'"count":2'
+        ),
+        "more zeros than Python reads": good(
+            POST + b"Content-Length: " + b"0" * 4500 + b"2\r\n\r\nab", says=b'"count":2'
+        ),
         "none is none": good(POST + END, says=b'"count":0'),
         "of a GET": good(LOOK + b"Content-Length: 2\r\n\r\nab"),
         "of a GET that is answered directly": good(
@@ -487,6 +516,9 @@ CASES: dict[str, dict[str, Case]] = {
             b"2;a\r\nab\r\n" + LAST,
             b'2;a="b;c"\r\nab\r\n' + LAST,
             b"2\r\nab\r\n0;a=b\r\n\r\n",
+            b"0" * 50 + b"2\r\nab\r\n" + b"0" * 50 + b"\r\n\r\n",
+            b'2;a="\\"b\\\\"\r\nab\r\n' + LAST,
+            b'2;a="\xff";b\r\nab\r\n' + LAST,
             b"2;" + b"a" * 70_000 + b"\r\nab\r\n" + LAST,
         ),
         says=b'"count":2',
@@ -499,6 +531,10 @@ CASES: dict[str, dict[str, Case]] = {
             *(b"2\r\nab0\r\n\r\n", b"2\r\nab\r\n0\n\n", b"2\r\nab\r\n0\r\n\n", b"2_0\r\nab\r\n"),
             *(b'2;a="b\r\nab\r\n' + LAST, b"2;\r\nab\r\n" + LAST, b"2;a=b\nab\r\n" + LAST),
             *(b"2;a\0b\r\nab\r\n" + LAST, b"2 a\r\nab\r\n" + LAST, b"2\r\nab\r\n\r\n0\r\n\r\n"),
+            *(b"2;a=\rb\r\nab\r\n" + LAST, b'2;a="\r"\r\nab\r\n' + LAST, b"2\r\rab\r\n" + LAST),
+            *(b'2;a="\r\n0\r\n\r\n"\r\nab\r\n' + LAST, b'2;a="\nb"\r\nab\r\n' + LAST),
+            *(b"2 ; a = b\r\nab\r\n" + LAST, b"2;a =b\r\nab\r\n" + LAST, b"2;a= b\r\nab\r\n"),
+            *(b"\xd9\xa2\r\nab\r\n" + LAST, b"0X2\r\nab\r\n" + LAST, b"2h\r\nab\r\n" + LAST),
             *(b"fffffffffffffffff\r\nab\r\n" + LAST, b"10000000000000002\r\nab\r\n" + LAST),
         )
     )
@@ -523,12 +559,68 @@ CASES: dict[str, dict[str, Case]] = {
             in_pieces=False,
         ),
         "is no host": good(CHUNKED + b"0\r\nX: a\r\nX-Secret: SECRET\r\n\r\n"),
+        "is no credential": good(CHUNKED + b"0\r\nAuthorization: SECRET\r\n\r\n"),
         "without a colon": bad(CHUNKED + b"0\r\nSECRET\r\n\r\n"),
         "with a space before the colon": bad(CHUNKED + b"0\r\nSECRET : a\r\n\r\n"),
         "folded": bad(CHUNKED + b"0\r\nX: a\r\n SECRET\r\n\r\n"),
         "with a NUL": bad(CHUNKED + b"0\r\nX: \0SECRET\r\n\r\n"),
         "with a length": bad(CHUNKED + b"0\r\nContent-Length: 6\r\n\r\nSECRET"),
         "with a coding": bad(CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\nSECRET"),
+    },
+    "incomplete": {
+        name: Case(sent, (), shuts=True)
+        for name, sent in {
+            "head": b"GET /look HTTP/1.1\r\nHos",
+            "body": POST + b"Content-Length: 6\r\n\r\nSEC",
+            "chunk": CHUNKED + b"6\r\nSEC",
+            "no last chunk": CHUNKED + b"2\r\nab\r\n",
+            "no last line": CHUNKED + b"2\r\nab\r\n0\r\n",
+        }.items()
+    },
+    # What else a request may say.
+    "range": {
+        "of bytes": good(
+            b"GET /plain HTTP/1.1\r\nHost: x\r\nRange: bytes=0-1\r\n\r\n",
+            says=b'{"a":"one"}',
+            lacks=b"content-range",
+        ),
+        "beyond it": good(LOOK + b"Range: bytes=9999999-\r\n\r\n"),
+        "none": good(LOOK + b"Range: nonsense\r\nIf-Range: x\r\n\r\n"),
+    },
+    "content-range": {
+        "of a PUT": bad(
+            b"PUT /put HTTP/1.1\r\nHost: x\r\nContent-Range: bytes 0-1/6\r\n"
+            b"Content-Length: 2\r\n\r\nab"
+        ),
+        "of a POST is nothing": good(
+            POST + b"Content-Range: bytes 0-1/6\r\nContent-Length: 2\r\n\r\nab", says=b'"count":2'
+        ),
+    },
+    "condition": {
+        "of what has no tags": good(LOOK + b'If-None-Match: "a"\r\nIf-Match: "a"\r\n\r\n'),
+        "no date": good(LOOK + b"If-Modified-Since: nonsense\r\n\r\n"),
+    },
+    "accept": {
+        "another": good(LOOK + b"Accept: text/html;q=1, */*;q=0\r\n\r\n"),
+        "nonsense": good(LOOK + b"Accept: ;;;,,,\xff\r\n\r\n"),
+        "charset and language": good(
+            LOOK + b"Accept-Charset: none\r\nAccept-Language: *;q=0\r\n\r\n"
+        ),
+        "no coding at all": good(
+            LOOK + b"Accept-Encoding: identity;q=0, gzip\r\n\r\n", lacks=b"content-encoding"
+        ),
+        "what is looked at": good(line(b"GET /livez HTTP/1.1"), head=b"\r\nvary: accept\r\n"),
+    },
+    "list-empty": {
+        "close": Case(LOOK + b"Connection: , ,close, \r\n\r\n", (200,), head=b"connection: close"),
+        "nothing": good(LOOK + b"Connection: ,, ,\r\n\r\n"),
+    },
+    "te": {
+        "codings": good(
+            b"GET /stream HTTP/1.1\r\nHost: x\r\nTE: gzip, trailers\r\nConnection: TE\r\n\r\n",
+            head=b"transfer-encoding: chunked\r\n",
+        ),
+        "chunked, which is none": good(LOOK + b"TE: chunked\r\n\r\n"),
     },
     # Connections.
     "pipelining": {
@@ -611,7 +703,15 @@ CASES: dict[str, dict[str, Case]] = {
         "has a date": good(LOOK + END, head=b"\r\ndate: "),
         "has a date, directly": good(line(b"GET /plain HTTP/1.1"), head=b"\r\ndate: "),
         "names no version": good(LOOK + END, head=b"\r\nserver: petsage\r\n"),
-        "no body where there is none": good(line(b"OPTIONS /look HTTP/1.1"), status=204),
+        "a refusal has a date": Case(
+            b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", (400,), head=b"\r\ndate: "
+        ),
+        "no length where there is no body": good(
+            line(b"OPTIONS /look HTTP/1.1"), status=204, lacks=b"content-length"
+        ),
+        "nor a coding": good(
+            line(b"OPTIONS /look HTTP/1.1"), status=204, lacks=b"transfer-encoding"
+        ),
         "a stream is chunked": good(
             line(b"GET /stream HTTP/1.1"), head=b"transfer-encoding: chunked", says=b"streamed"
         ),

@@ -60,6 +60,12 @@ FEATURE = '''
         return {"count": len(await request.read())}
 
 
+    @routes.put("/put")
+    async def put(request: web.Request) -> dict[str, int]:
+        """How much."""
+        return {"count": len(await request.read())}
+
+
     @routes.post("/unread")
     async def unread() -> dict[str, int]:
         """Nothing."""
@@ -126,6 +132,10 @@ class Wire:
             return self._read.read()
         return self._read.read(int(headers["content-length"]))
 
+    def shut(self) -> None:
+        """Says that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def is_closed(self) -> bool:
         """Whether the server closes, and sends nothing more; waits until it does."""
         return self._read.read() == b""
@@ -166,7 +176,10 @@ IN_PIECES = [each for each in ALL if isinstance(each.values[0], Case) and each.v
 
 def check(wire: Wire, case: Case) -> list[Answer]:
     """The answers of a case, all of them as they have to be."""
-    answers = []
+    answers: list[Answer] = []
+    if not case.statuses:
+        assert wire.is_closed()
+        return answers
     for number, status in enumerate(case.statuses):
         is_last = number == len(case.statuses) - 1
         answers.append(wire.answer(bodiless=case.bodiless and is_last))
@@ -183,6 +196,7 @@ def check(wire: Wire, case: Case) -> list[Answer]:
             assert problem["request_id"] == answers[-1].headers["x-request-id"]
     assert case.says in answers[-1].body
     assert case.head in answers[-1].head
+    assert not case.lacks or case.lacks not in answers[-1].head
     if case.goes_on:
         wire.send(b"GET /names/next HTTP/1.1\r\nHost: x\r\n\r\n")
         assert wire.answer().body == b'{"name":"next"}'
@@ -204,8 +218,12 @@ def lines_of(server: ServerProcess, answer: Answer) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", ALL)
 def test_each_clause_is_kept_to(server, wire, case):
     wire.send(case.sent)
+    if case.shuts:
+        wire.shut()
 
     answers = check(wire, case)
+    if not answers:
+        return
 
     lines = lines_of(server, [each for each in answers if each.status != 100][-1])
     assert {line["logger"] for line in lines} == {"petsage.access"}, "no word but the access line"
@@ -219,8 +237,23 @@ def test_each_clause_is_kept_to(server, wire, case):
 @pytest.mark.parametrize("case", IN_PIECES)
 def test_it_is_the_same_in_pieces(wire, case):
     wire.send(case.sent, PIECES)
+    if case.shuts:
+        wire.shut()
 
     check(wire, case)
+
+
+@pytest.mark.parametrize("path", [b"/plain", b"/look", b"/names/a", b"/nowhere", b"/livez", b"/"])
+def test_head_has_the_fields_of_get(wire, path):
+    heads = []
+    for method in (b"GET", b"HEAD"):
+        wire.send(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = wire.answer(bodiless=method == b"HEAD")
+        heads.append(answer.headers)
+        assert answer.headers["date"]
+    own = {"date", "x-request-id", "traceparent"}
+    get, head = ({name: each[name] for name in each if name not in own} for each in heads)
+    assert get == head
 
 
 PLAIN = b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n"
