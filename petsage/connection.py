@@ -63,7 +63,9 @@ class Connection(TimedHandler):
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 transport = self.transport
-                if task is None or transport is None or transport.is_closing() or self._force_close:
+                if task is None or not task.cancelling():
+                    raise  # what it waits for was cancelled: the connection is closed
+                if transport is None or transport.is_closing() or self._force_close:
                     raise
                 while task.uncancel():
                     pass
