@@ -11,6 +11,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, Final
 
+import aiohttp._cookie_helpers
 import aiohttp.compression_utils
 import aiohttp.http_parser
 import aiohttp.http_writer
@@ -121,6 +122,7 @@ def _faults() -> Iterator[str]:
     yield from _absent(aiohttp.http_parser.RawRequestMessage, _OF_A_MESSAGE)
     yield from _absent(aiohttp.http_parser.DeflateBuffer, _OF_UNPACKING)
     yield from _absent(aiohttp.compression_utils.ZLibDecompressor, ("_decompressor",))
+    yield from _absent(aiohttp._cookie_helpers, ("parse_cookie_header",))
     yield from _absent(aiohttp.http_writer.StreamWriter, ("output_size", "write_headers"))
     for name, wanted in _SIGNATURES.items():
         taken = tuple(inspect.signature(getattr(connection, name)).parameters)

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from aiohttp import web
@@ -11,10 +11,11 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from petsage.binding import Came, bind
 from petsage.errors import FieldProblem, Problem, invalid_input
-from petsage.refusals import beyond, field_problems, infinite, missing, not_unicode, untold
-from petsage.signature import BodyParameter, Parameter, Signature
-from petsage.texts import AS_IT_SAYS, is_text, misread
+from petsage.refusals import BEYOND, beyond, field_problems, infinite, missing, untold
+from petsage.signature import BodyParameter, Signature
+from petsage.texts import misread
 
 JSON: Final = "application/json"
 
@@ -39,17 +40,11 @@ _NUMBER: Final = re.compile(
 )
 _MAX_SPELT: Final = 40
 
-BEYOND: Final = (OverflowError, InvalidOperation, RecursionError)
-"""What a validator that computes with its input raises where that is too large, and pydantic does
-not take for the input's fault."""
-
 
 async def read_arguments(
     signature: Signature, app_values: Mapping[str, Any], request: web.Request
 ) -> dict[str, Any]:
     """The arguments of a handler, by name, each validated.
-
-    Longer than 40 lines: in one piece, since every request comes by and a call is not free.
 
     Args:
         signature: where each comes from.
@@ -60,31 +55,11 @@ async def read_arguments(
         Problem: 422 with one entry for each wrong field; 400, 413 or 415 for a body that
             cannot be read at all.
     """
-    arguments = dict(app_values)
     errors: list[FieldProblem] = []
-    more = 0  # so many errors are not among these
+    came = Came(request.match_info, request.rel_url, request.headers)
+    arguments, more = bind(signature, app_values, came, errors)
     if signature.request is not None:
         arguments[signature.request] = request
-    for parameter in signature.parameters:
-        raw = _raw_value(parameter, request)
-        if raw is None:
-            if parameter.required:
-                errors.append(missing(parameter.where, parameter.name))
-            else:
-                arguments[parameter.argument] = parameter.default
-            continue
-        if not is_text(raw, parameter, request):
-            errors.append(not_unicode(parameter))
-            continue
-        try:
-            arguments[parameter.argument] = value = parameter.adapter.validate_python(raw)
-            if type(value) not in AS_IT_SAYS:
-                errors += misread(parameter.where, parameter.name, raw, value)
-        except ValidationError as error:
-            errors += field_problems(parameter.where, parameter.name, error, raw)
-            more += untold(error)
-        except BEYOND:
-            errors.append(beyond(parameter.where, parameter.name))
     body = signature.body
     if body is not None:
         data = await _read_json(request, body.marker.media_types) if request.body_exists else b""
@@ -94,23 +69,25 @@ async def read_arguments(
     return arguments
 
 
-def read_body(signature: Signature, app_values: Mapping[str, Any], data: bytes) -> dict[str, Any]:
-    """The arguments of a handler that asks for nothing but a body, by name.
+def arguments_of(
+    signature: Signature, app_values: Mapping[str, Any], came: Came, data: bytes
+) -> dict[str, Any]:
+    """As `read_arguments`, of a handler that does not take the request.
 
     Args:
         signature: where each comes from.
         app_values: what its `FromApp` arguments are.
-        data: the body, which says that it is JSON.
+        came: what the others come from.
+        data: the body, which says that it is JSON; empty where none came.
 
     Raises:
         Problem: 422 with one entry for each wrong field; 400 for a body that is no JSON.
     """
-    arguments = dict(app_values)
     errors: list[FieldProblem] = []
-    more = 0
+    arguments, more = bind(signature, app_values, came, errors)
     if signature.body is not None:
         _require_json(data)
-        more = _take_body(signature.body, data, arguments, errors)
+        more += _take_body(signature.body, data, arguments, errors)
     if errors:
         raise invalid_input(errors, more)
     return arguments
@@ -145,39 +122,6 @@ def _may_quote_a_number(data: bytes) -> bool:
             return True
     # Its digits may be spelt in a longer way.
     return data.find(b"\\") >= 0 and _ESCAPED.search(data) is not None
-
-
-def _raw_value(parameter: Parameter, request: web.Request) -> Any:
-    """What the request has for a parameter, to be validated; None where it has nothing."""
-    if parameter.where == "path":
-        return request.match_info[parameter.name]
-    if parameter.where == "cookie":
-        return request.cookies.get(parameter.name)
-    if parameter.list_names is not None:
-        return _query_members(parameter.list_names, request, required=parameter.required)
-    if parameter.where == "query":
-        values = request.query.getall(parameter.name, None)
-    else:
-        values = request.headers.getall(parameter.name, None)
-        if values is not None and parameter.many:
-            # Lines of one name are one list, and a comma separates too (RFC 9110, section 5.3).
-            pieces = (piece.strip(" \t") for line in values for piece in line.split(","))
-            values = [piece for piece in pieces if piece]
-    if values is None or parameter.many or len(values) > 1:
-        # A name given twice for one value stays a list, and so is refused: never a guess.
-        return values
-    return values[0]
-
-
-def _query_members(
-    list_names: frozenset[str], request: web.Request, *, required: bool
-) -> dict[str, Any] | None:
-    """All of the query, as what a query model is validated from."""
-    members: dict[str, Any] = {}
-    for name in request.query:
-        values = request.query.getall(name)
-        members[name] = values if name in list_names or len(values) > 1 else values[0]
-    return members if members or required else None
 
 
 class BodyTooSlow(web.RequestPayloadError):

@@ -1,11 +1,11 @@
 """Requests that need nothing of a web request are answered straight from the parser.
 
 Most of what aiohttp does for a request serves those that ask for something: a request object, a
-writer, a chain of applications and signals. An endpoint whose handler takes no arguments asks for
-nothing, one that takes a body for no more than that, and what they answer is JSON;
+writer, a chain of applications and signals. A typed handler asks for none of it: what it takes is
+in the path, the query, the headers and the body, and what it answers is JSON, or a problem;
 docs/decisions/0009 says what that saves and what it rests on.
 What nothing answers needs no request either, and is refused here. Whatever else comes goes
-aiohttp's way, and so does whatever goes wrong here.
+aiohttp's way, and so does most of what goes wrong here.
 
 Longer than 300 lines: the ways that a request can go, and what each must leave behind on its
 connection, are read together.
@@ -14,38 +14,35 @@ connection, are read together.
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion11, RawRequestMessage, StreamWriter
+from aiohttp.http import RawRequestMessage, StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from multidict import istr
+from aiohttp.web_protocol import RequestHandler
 
 from petsage.answers import begin, in_place_of, must_pass, problem_content, respond_to
+from petsage.binding import Came
 from petsage.context import RequestContext, set_current_request
 from petsage.endpoint import Endpoint
-from petsage.errors import PROBLEM_TYPE
+from petsage.errors import PROBLEM_TYPE, Problem
 from petsage.heads import MAX_HEAD_BYTES, Heads
 from petsage.holding import CUT, Unmade
 from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
 from petsage.parsing import StrictHandler
-from petsage.protocol import good_hosts, is_authority
 from petsage.response import JSON, Content, JsonResponse, in_one_piece
-from petsage.routing import METHODS, Mounted, Refusal, RequestMatch, TableResource
-
-_CONTENT_LENGTH: Final = istr(hdrs.CONTENT_LENGTH)
-_TRANSFER_ENCODING: Final = istr(hdrs.TRANSFER_ENCODING)
-_CONTENT_TYPE: Final = istr(hdrs.CONTENT_TYPE)
-_EXPECT: Final = istr(hdrs.EXPECT)
-_HOST: Final = istr(hdrs.HOST)
-
-_SAFE: Final = frozenset((hdrs.METH_GET, hdrs.METH_HEAD))
-_METHODS: Final = frozenset(METHODS)
+from petsage.routing import Mounted, Refusal, RequestMatch, TableResource
+from petsage.short_way import has_plain_body, is_plain
 
 _log = logging.getLogger(__name__)
+
+
+# A route that answers a request, and what the path has for its names. No class: to make one of a
+# named tuple's takes longer than to find the route.
+Found = tuple[Mounted, Mapping[str, str]]
+_NO_VALUES: Final[Mapping[str, str]] = {}
 
 
 class DirectHandler(StrictHandler):
@@ -108,11 +105,11 @@ class DirectHandler(StrictHandler):
             return False
         if self._upgraded or self._close or self._force_close or not self._may_answer():
             return False
-        mounted = self._route_of(message)
-        if mounted is None:
+        found = self._route_of(message)
+        if found is None or isinstance(found, Refusal):
             return False
         self._request_count += 1
-        self._begin_direct(message, mounted, waiter, EMPTY_PAYLOAD)
+        self._begin_direct(message, found, waiter, EMPTY_PAYLOAD)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -137,14 +134,15 @@ class DirectHandler(StrictHandler):
             elif self._messages:
                 waiter.set_result(None)
 
-    def _take_up(self, data: bytes, found: Mounted | Refusal, waiter: asyncio.Future[None]) -> None:
+    def _take_up(self, data: bytes, found: Found | Refusal, waiter: asyncio.Future[None]) -> None:
         """Answers the one request that has come."""
         message: Any
         message, payload = self._messages.popleft()
         assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
         self._parser.message_consumed()
-        if isinstance(found, Mounted):
-            if payload is EMPTY_PAYLOAD:
+        if not isinstance(found, Refusal):
+            # A query may be a secret, and names would drive out the heads that come again.
+            if payload is EMPTY_PAYLOAD and found[1] is _NO_VALUES and "?" not in message.path:
                 self._heads.keep(data, message)
             self._begin_direct(message, found, waiter, payload)
         else:
@@ -190,81 +188,51 @@ class DirectHandler(StrictHandler):
             and counts.in_flight < counts.max_requests
         )
 
-    def _find_direct(self, data: bytes) -> Mounted | Refusal | None:
+    def _find_direct(self, data: bytes) -> Found | Refusal | None:
         """What answers the one request that has come, where it can be answered directly."""
         if len(self._messages) != 1 or not self._may_answer():
             return None
         message, payload = self._messages[0]
-        if (
-            payload is not EMPTY_PAYLOAD
-            or isinstance(message, _ErrInfo)
-            or message.method not in _METHODS
-            or message.should_close
-            or message.upgrade
-            or message.version != HttpVersion11
-            or _EXPECT in message.headers
-            # Either frames no body here, and must not be what it is.
-            or _TRANSFER_ENCODING in message.headers
-            or _CONTENT_LENGTH in message.headers
-            or not self._is_one(data)
-        ):
+        if not is_plain(message, payload) or not self._is_one(data):
             return None
-        host = message.headers.get(_HOST)
-        if host not in good_hosts and not is_authority(host or ""):
-            return None
-        return self._route_of(message) or self._refusal_of(message)
-
-    def _route_of(self, message: RawRequestMessage) -> Mounted | None:
-        """The route that answers a request directly."""
-        assert self._resource is not None  # noqa: S101 - for mypy: nothing is answered otherwise
-        if message.method in _SAFE:
-            return self._resource.table.direct.get(message.path)
-        return None
-
-    def _refusal_of(self, message: RawRequestMessage) -> Refusal | None:
-        """Why nothing answers a request, where something is to be said, and may be at once."""
-        assert self._resource is not None  # noqa: S101 - for mypy: nothing is answered otherwise
+        found = self._route_of(message)
         # Who does not read what it is answered waits until it has.
-        return None if self._paused else self._resource.refusal(message.method, message.path)
+        return None if self._paused and isinstance(found, Refusal) else found
 
-    def _find_with_body(self) -> Mounted | None:
-        """The route of the one request that has come, where it needs no more than its body.
+    def _find_with_body(self) -> Found | None:
+        """What answers the one request that has come, where it is all there with its body.
 
-        All of that has come, and nothing behind it.
+        Nothing has come behind it.
         """
-        if self._resource is None or len(self._messages) != 1 or self._part != b"":
+        if len(self._messages) != 1 or self._part != b"" or not self._may_answer():
             return None
         message, payload = self._messages[0]
-        if (
-            payload is EMPTY_PAYLOAD
-            or isinstance(message, _ErrInfo)
-            or not payload.is_eof()
-            or payload.total_bytes > self._app._client_max_size
-        ):
+        if not has_plain_body(message, payload, self._app._client_max_size):
             return None
-        mounted = self._resource.table.with_body.get((message.method, message.path))
-        if mounted is None or not self._may_answer():
+        found = self._route_of(message)
+        if found is None or isinstance(found, Refusal):
             return None
-        headers = message.headers
-        host = headers.get(_HOST)
-        if (
-            message.should_close
-            or message.upgrade
-            or message.chunked
-            or message.compression is not None
-            or message.version != HttpVersion11
-            or headers.get(_CONTENT_TYPE) != JSON
-            or _EXPECT in headers
-            or _TRANSFER_ENCODING in headers
-            or (host not in good_hosts and not is_authority(host or ""))
-        ):
+        return found if found[0].compiled.endpoint.takes_json else None
+
+    def _route_of(self, message: RawRequestMessage) -> Found | Refusal | None:
+        """What answers a request directly, or why nothing answers it; None where neither."""
+        assert self._resource is not None  # noqa: S101 - for mypy: nothing is answered otherwise
+        path = message.url.raw_path
+        try:
+            match = self._resource.table.find(path)
+        except Problem:
             return None
-        return mounted
+        mounted = match and match.routes.get(message.method)
+        if match is None or mounted is None:
+            return self._resource.refusal(message.method, path, match)
+        if not mounted.is_direct:
+            return None
+        return mounted, match.values_of(mounted) if match.values else _NO_VALUES
 
     def _begin_direct(
         self,
         message: RawRequestMessage,
-        mounted: Mounted,
+        found: Found,
         waiter: asyncio.Future[None],
         payload: StreamReader,
     ) -> None:
@@ -274,12 +242,12 @@ class DirectHandler(StrictHandler):
         self._request_in_progress = True
         self._take_off()
         # A task of its own, so that no request sees the context variables of another.
-        self._direct = self._loop.create_task(self._answer(message, mounted, waiter, payload))
+        self._direct = self._loop.create_task(self._answer(message, found, waiter, payload))
 
-    async def _answer(
+    async def _answer(  # noqa: PLR0912, PLR0915 - in one piece, as is said below
         self,
         message: RawRequestMessage,
-        mounted: Mounted,
+        found: Found,
         waiter: asyncio.Future[None],
         payload: StreamReader,
     ) -> None:
@@ -287,7 +255,7 @@ class DirectHandler(StrictHandler):
 
         Longer than 40 lines: in one piece, since each coroutine has its price at each step.
         """
-        goes_on = False
+        goes_on, (mounted, values) = False, found
         try:
             if mounted.generation.is_retired:
                 goes_on = await self._answer_anew(message, payload)
@@ -297,20 +265,27 @@ class DirectHandler(StrictHandler):
             self.hold(mounted.generation, context, self._direct)
             endpoint, active, data = mounted.compiled.endpoint, self._requests.active, None
             active[message.method] += 1
+            kind = JSON
             try:
                 try:
-                    answer = endpoint.content(await _call(endpoint, payload))
+                    answer = endpoint.content(await _call(endpoint, message, values, payload))
+                except Problem as problem:
+                    if context.is_overdue:
+                        raise
+                    answer, kind = problem_content(problem, context), PROBLEM_TYPE
                 finally:
                     active[message.method] -= 1
                 if isinstance(answer, tuple):
                     keep_alive = not self._is_last or bool(self._messages)
                     is_head = message.method == hdrs.METH_HEAD
-                    data = in_one_piece(answer, context, keep_alive=keep_alive, is_head=is_head)
+                    data = in_one_piece(
+                        answer, context, keep_alive=keep_alive, is_head=is_head, kind=kind
+                    )
             except BaseException as raised:  # noqa: BLE001 - what must pass is raised there
-                goes_on = await self._finish_raised(message, mounted, context, raised)
+                goes_on = await self._finish_raised(message, found, context, raised)
                 return
             if data is None or not isinstance(answer, tuple):
-                goes_on = await self._finish(message, mounted, context, answer)
+                goes_on = await self._finish(message, found, context, answer, kind)
                 return
             context.answer = answer
             transport, status = self.transport, answer[1]
@@ -382,7 +357,7 @@ class DirectHandler(StrictHandler):
     async def _finish_raised(
         self,
         message: RawRequestMessage,
-        mounted: Mounted,
+        found: Found,
         context: RequestContext,
         raised: BaseException,
     ) -> bool:
@@ -392,26 +367,28 @@ class DirectHandler(StrictHandler):
             # The stop cuts it: no answer follows, and so no access line but this one.
             self._note(message, context, 503, 0)
             raise raised
-        return await self._finish(message, mounted, context, error)
+        return await self._finish(message, found, context, error)
 
     async def _finish(
         self,
         message: RawRequestMessage,
-        mounted: Mounted,
+        found: Found,
         context: RequestContext,
         outcome: Content | web.StreamResponse | BaseException,
+        kind: str = JSON,
     ) -> bool:
         """Answers aiohttp's way, with a response or because of an error; whether it goes on."""
         writer = StreamWriter(self, self._loop)
         request = self._make(message, EMPTY_PAYLOAD, writer, self._direct)
-        match = RequestMatch({}, mounted.compiled.run, mounted)
+        mounted, values = found
+        match = RequestMatch(dict(values), mounted.compiled.run, mounted)
         match.add_app(self._app)
         match.freeze()
         request._match_info = match
         if isinstance(outcome, BaseException):
             outcome = respond_to(outcome, request, context)
         elif isinstance(outcome, tuple):
-            outcome = JsonResponse(*outcome)
+            outcome = JsonResponse(*outcome, kind)
         answer, was_cut = await self.finish_response(request, outcome, self._loop.time())
         return not was_cut and bool(answer.keep_alive)
 
@@ -425,7 +402,7 @@ class DirectHandler(StrictHandler):
             origin = self._proxies.origin(headers)
             remote = (origin and origin.remote) or remote
         self._access.note(
-            context, message.method, message.path, status, size, remote, headers, origin
+            context, message.method, message.url.raw_path, status, size, remote, headers, origin
         )
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -440,12 +417,16 @@ class DirectHandler(StrictHandler):
         self._cancel_direct()
 
 
-def _call(endpoint: Endpoint, payload: StreamReader) -> Awaitable[Any]:
-    """Calls a handler that takes nothing, or a body that has come whole.
+def _call(
+    endpoint: Endpoint, message: RawRequestMessage, values: Mapping[str, str], payload: StreamReader
+) -> Awaitable[Any]:
+    """Calls a handler with what came.
 
     Raises:
-        Problem: the body is not what the handler declares.
+        Problem: that is not what the handler declares.
     """
-    if payload is EMPTY_PAYLOAD:
+    if endpoint.takes_nothing:
         return endpoint.handler()
-    return endpoint.handler(**endpoint.arguments_of(payload.read_nowait()))
+    data = b"" if payload is EMPTY_PAYLOAD else payload.read_nowait()
+    came = Came(values, message.url, message.headers)
+    return endpoint.handler(**endpoint.arguments_of(came, data))

@@ -11,7 +11,8 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from petsage.arguments import JSON, read_arguments, read_body
+from petsage.arguments import JSON, arguments_of, read_arguments
+from petsage.binding import Came
 from petsage.errors import Problem
 from petsage.response import BODILESS, Content, JsonResponse
 from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
@@ -44,7 +45,8 @@ class Endpoint:
         reply: whether it may answer with a `Reply`.
         headers: what is documented of an ordinary answer's headers, by name.
         takes_nothing: whether its handler has no arguments.
-        takes_body: whether it asks for nothing of a request but its body, which is JSON.
+        takes_request: whether its handler asks for the request itself.
+        takes_json: whether it takes a body that is plain JSON.
     """
 
     def __init__(
@@ -79,11 +81,10 @@ class Endpoint:
             signature.parameters or signature.body or signature.request or signature.apps
         )
 
+        self.takes_request = signature.request is not None
         body = signature.body
-        self.takes_body = (
-            body is not None
-            and not (signature.parameters or signature.request)
-            and (not body.marker.media_types or JSON in body.marker.media_types)
+        self.takes_json = body is not None and (
+            not body.marker.media_types or JSON in body.marker.media_types
         )
 
     @property
@@ -107,13 +108,17 @@ class Endpoint:
         arguments = await read_arguments(self.signature, self._app_values, request)
         return self.respond(await self.handler(**arguments))
 
-    def arguments_of(self, data: bytes) -> dict[str, Any]:
-        """The handler's arguments, where it takes nothing but a body.
+    def arguments_of(self, came: Came, data: bytes) -> dict[str, Any]:
+        """The handler's arguments, where it does not take the request.
+
+        Args:
+            came: what a request has besides its body.
+            data: the body, which says that it is JSON; empty where none came.
 
         Raises:
-            Problem: the body is not what the handler declares.
+            Problem: the input is not what the handler declares.
         """
-        return read_body(self.signature, self._app_values, data)
+        return arguments_of(self.signature, self._app_values, came, data)
 
     def respond(self, value: Any) -> web.StreamResponse:
         """What a handler returned, as a response.

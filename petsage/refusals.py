@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import InvalidOperation
 from typing import Any, Final, get_args
 
 from pydantic import ValidationError
@@ -18,6 +19,10 @@ _MAX_LISTED: Final = 10_000
 # Several of pydantic's errors may be about one place.
 _MAX_READ: Final = 200
 _MAX_LEAVES: Final = 1_000
+
+BEYOND: Final = (OverflowError, InvalidOperation, RecursionError)
+"""What a validator that computes with its input raises where that is too large, and pydantic does
+not take for the input's fault."""
 
 
 def missing(where: str, name: str) -> FieldProblem:

@@ -38,27 +38,33 @@ METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 # A path of these characters is spelt in one way only.
 _UNESCAPED: Final = re.compile(r"[A-Za-z0-9/_.~-]+")
+_DOTS: Final = frozenset((".", ".."))
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True)
 class Mounted:
-    """A route in a table: whose it is, and the application under it."""
+    """A route in a table: whose it is, and the application under it, which has started.
+
+    Attributes:
+        template: the path with its names, as it is documented, logged and counted.
+        is_direct: whether it can be answered without a request: its handler does not take it, and
+            nobody else on the way to its endpoint, and back, looks at it.
+    """
 
     feature: str
     app: web.Application
     compiled: CompiledRoute
     generation: Generation
+    template: str = field(init=False)
+    is_direct: bool = field(init=False)
 
-    @property
-    def template(self) -> str:
-        """The path with its names, as it is documented, logged and counted."""
-        return self.compiled.path.text
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether nobody on the way to its endpoint, and back, looks at the request."""
-        return self.compiled.run is self.compiled.endpoint and not self.app.on_response_prepare
+    def __post_init__(self) -> None:
+        """Works out, once, what every request asks."""
+        endpoint = self.compiled.endpoint
+        is_alone = self.compiled.run is endpoint and not self.app.on_response_prepare
+        object.__setattr__(self, "template", self.compiled.path.text)
+        object.__setattr__(self, "is_direct", is_alone and not endpoint.takes_request)
 
 
 @dataclass(slots=True)
@@ -72,15 +78,14 @@ class _Node:
 
 
 class Match(NamedTuple):
-    """What a path leads to: the routes by method, and the values of its names."""
+    """What a path leads to: the routes by method, HEAD too, and the values of its names."""
 
     routes: dict[str, Mounted]
     values: tuple[str, ...]
 
-    def mounted(self, method: str) -> Mounted | None:
-        """The route that answers a method; HEAD is answered as GET is."""
-        found = self.routes.get(method)
-        return self.routes.get("GET") if found is None and method == "HEAD" else found
+    def values_of(self, mounted: Mounted) -> dict[str, str]:
+        """What the path has for the names of one of the routes."""
+        return dict(zip(mounted.compiled.path.names, self.values, strict=True))
 
 
 class Refusal(NamedTuple):
@@ -105,11 +110,6 @@ class RouteTable:
     Args:
         routes: in the order in which they were declared.
 
-    Attributes:
-        direct: by path, what a GET or HEAD without a query or a body leads to, and needs no request
-            for.
-        with_body: by method and path, what needs nothing of a request but its body.
-
     Raises:
         RouteClash: two of them have the same method and path.
     """
@@ -117,8 +117,6 @@ class RouteTable:
     def __init__(self, routes: Iterable[Mounted] = ()) -> None:
         self._root = _Node()
         self._literal: dict[str, Match] = {}
-        self.direct: dict[str, Mounted] = {}
-        self.with_body: dict[tuple[str, str], Mounted] = {}
         self.routes: tuple[Mounted, ...] = tuple(routes)
         for route in self.routes:
             self._add(route)
@@ -133,14 +131,13 @@ class RouteTable:
         if found is not None:
             return found
         segments = path.removeprefix("/").split("/")
-        if "%" in path or not path.isascii():
+        is_spelt = "%" in path or not path.isascii()
+        if is_spelt:
             segments = [_decode(segment) for segment in segments]
-        if "." in segments or ".." in segments:
+        if (is_spelt or "/." in path) and not _DOTS.isdisjoint(segments):
             # No literal is one of these, and no name takes one.
             return None
-        values: list[str] = []
-        routes = _walk(self._root, segments, 0, values)
-        return Match(routes, tuple(values)) if routes is not None else None
+        return _walk(self._root, segments)
 
     def _add(self, route: Mounted) -> None:
         node = self._root
@@ -158,45 +155,47 @@ class RouteTable:
         if method in routes:
             raise RouteClash(route, routes[method])
         routes[method] = route
+        if method == "GET":
+            routes["HEAD"] = route  # nobody declares one
         if not path.names:
             self._literal[path.text] = Match(routes, ())
-            if not route.is_alone or _UNESCAPED.fullmatch(path.text) is None:
-                return
-            if method == "GET" and route.compiled.endpoint.takes_nothing:
-                self.direct[path.text] = route
-            elif method != "GET" and route.compiled.endpoint.takes_body:
-                self.with_body[method, path.text] = route
 
 
-def _walk(
-    node: _Node, segments: list[str], index: int, values: list[str]
-) -> dict[str, Mounted] | None:
-    """The routes below `node` that the segments from `index` lead to; fills in `values`.
+def _walk(root: _Node, segments: list[str]) -> Match | None:
+    """What the segments of a path lead to: by literals where they do, then by names, then by tails.
 
     It goes back where a literal was the wrong turn, and never comes to a node twice, because one
     way leads to each. So n segments cost n look-ups where no literal stands beside a name, at most
     as many as there are nodes that the segments fit, and never more than 2 ** n.
     """
-    if index == len(segments):
-        return node.routes or None
-    segment = segments[index]
-    literal = node.literals.get(segment)
-    if literal is not None:
-        found = _walk(literal, segments, index + 1, values)
-        if found is not None:
-            return found
-    if not segment:
-        return None
-    if node.name is not None:
-        values.append(segment)
-        found = _walk(node.name, segments, index + 1, values)
-        if found is not None:
-            return found
-        values.pop()
-    if node.tail:
-        values.append("/".join(segments[index:]))
-        return node.tail
-    return None
+    values: list[str] = []
+    # Where something else would have done, too: the place, how many values there were, and the
+    # node of a name that has not been tried.
+    turns: list[tuple[_Node, int, int, _Node | None]] = []
+    node, index, end = root, 0, len(segments)
+    while True:
+        other = None
+        if index < end:
+            literal = node.literals.get(segments[index])
+            if literal is not None:
+                if node.name is not None or node.tail:
+                    turns.append((node, index, len(values), node.name))
+                node, index = literal, index + 1
+                continue
+            other = node.name
+        elif node.routes:
+            return Match(node.routes, tuple(values))
+        while index == end or not segments[index] or (other is None and not node.tail):
+            if not turns:
+                return None
+            node, index, count, other = turns.pop()
+            del values[count:]
+        if other is None:
+            return Match(node.tail, (*values, "/".join(segments[index:])))
+        if node.tail:
+            turns.append((node, index, len(values), None))
+        values.append(segments[index])
+        node, index = other, index + 1
 
 
 def _decode(segment: str) -> str:
@@ -220,7 +219,7 @@ def documented(table: RouteTable) -> list[DocumentedFeature]:
 
 def allowed_methods(routes: dict[str, Mounted]) -> str:
     """The `Allow` of a path: its methods, HEAD where there is GET, and OPTIONS."""
-    allowed = {*routes, "OPTIONS"} | ({"HEAD"} if "GET" in routes else set())
+    allowed = {*routes, "OPTIONS"}
     usual = [method for method in METHODS if method in allowed]
     return ", ".join([*usual, *sorted(allowed.difference(METHODS))])
 
@@ -303,27 +302,25 @@ class TableResource(MatchedSubAppResource):
             if method == "OPTIONS" and path == "*":
                 return RequestMatch({}, _options(", ".join(METHODS)))
             return RequestMatch({}, _raiser(Problem(404, _detail_of(table, path))))
-        mounted = match.mounted(method)
+        mounted = match.routes.get(method)
         if mounted is None:
             return _wrong_method(match, method)
-        compiled = mounted.compiled
-        values = dict(zip(compiled.path.names, match.values, strict=True))
-        return RequestMatch(values, compiled.run, mounted)
+        return RequestMatch(match.values_of(mounted), mounted.compiled.run, mounted)
 
-    def refusal(self, method: str, path: str) -> Refusal | None:
-        """Why nothing answers a request; None where something does, or more has to be known of it.
+    def refusal(self, method: str, path: str, match: Match | None) -> Refusal | None:
+        """Why nothing answers a request; None where more has to be known of it.
 
         Args:
             method: one of `METHODS`.
             path: as it stands in the request.
+            match: what the path leads to, where none is of the method.
         """
-        if self.is_starting or method == "OPTIONS" or _UNESCAPED.fullmatch(path) is None:
+        if self.is_starting or method == "OPTIONS":
             return None
-        match = self.table.find(path)
-        if match is None:
-            detail = _detail_of(self.table, path)
-            return _NOTHING if detail is NOTHING_HERE else Refusal(Problem(404, detail), None)
-        return _not_allowed(match) if match.mounted(method) is None else None
+        if match is not None:
+            return _not_allowed(match)
+        detail = _detail_of(self.table, path)
+        return _NOTHING if detail is NOTHING_HERE else Refusal(Problem(404, detail), None)
 
     def url_for(self, *_: str, **__: str) -> NoReturn:
         """Refuses: routes have no names here."""

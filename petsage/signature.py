@@ -1,10 +1,12 @@
 """What a handler's signature may say, and what it is taken for once `signature_reader` read it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from aiohttp import web
+from multidict import istr
 from pydantic import TypeAdapter
 
 from petsage.bounding import Bounded
@@ -179,6 +181,16 @@ class Parameter:
     default: Any = None
     marker: Query = Query()
     list_names: frozenset[str] | None = None
+
+    @cached_property
+    def validate(self) -> Callable[[Any], Any]:
+        """The adapter's own validator, without what stands before it."""
+        return self.adapter.validator.validate_python
+
+    @cached_property
+    def key(self) -> str:
+        """Its name as multidicts of headers compare it: made so once, and not at each look."""
+        return istr(self.name)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import web
+from yarl import URL
 
 from petsage.errors import FieldProblem
 from petsage.refusals import infinite, no_date
@@ -25,14 +25,14 @@ _REPLACED: Final = "\ufffd"
 _Pair = tuple[list[int | str], Any, Any]
 
 
-def is_text(raw: Any, parameter: Parameter, request: web.Request) -> bool:
+def is_text(raw: Any, parameter: Parameter, url: URL) -> bool:
     """Whether what aiohttp made of bytes is text; a path that is no UTF-8 is refused before."""
     if parameter.where in _BYTES:
         return _is_unicode(raw)
     if parameter.where == "path" or not _holds_replaced(raw):
         return True
     try:
-        unquote_to_bytes(request.rel_url.raw_query_string).decode()
+        unquote_to_bytes(url.raw_query_string).decode()
     except UnicodeDecodeError:
         return False
     return True
