@@ -76,8 +76,9 @@ SESSIONS = (
             Operation("post", "POST of 1 KB", f"{FURTHER}/pets", body=NEW_PET),
             Operation("list", "100 models", f"{FURTHER}/pets"),
             Operation(
-                *("few_routes", f"one of {FEW_ROUTES} routes", "/api/v1/wide/rex/a"),
-                ids=FEW_ROUTES // _SHAPES,
+                # As many different paths as among the many: what is compared is routes alone.
+                *("few_routes", f"one of {FEW_ROUTES} routes", "/api/v1/wide/c1/"),
+                ids=MANY_ROUTES // _SHAPES,
             ),
         ),
         features=_FURTHER_FEATURE | _WIDE_FEATURE,
