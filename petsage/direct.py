@@ -190,10 +190,10 @@ class DirectHandler(StrictHandler):
 
     def _find_direct(self, data: bytes) -> Found | Refusal | None:
         """What answers the one request that has come, where it can be answered directly."""
-        if len(self._messages) != 1 or not self._may_answer():
+        if len(self._messages) != 1:
             return None
         message, payload = self._messages[0]
-        if not is_plain(message, payload) or not self._is_one(data):
+        if not is_plain(message, payload) or not self._is_one(data) or not self._may_answer():
             return None
         found = self._route_of(message)
         # Who does not read what it is answered waits until it has.
@@ -204,10 +204,11 @@ class DirectHandler(StrictHandler):
 
         Nothing has come behind it.
         """
-        if len(self._messages) != 1 or self._part != b"" or not self._may_answer():
+        if len(self._messages) != 1 or self._part != b"":
             return None
         message, payload = self._messages[0]
-        if not has_plain_body(message, payload, self._app._client_max_size):
+        max_bytes = self._app._client_max_size
+        if not has_plain_body(message, payload, max_bytes) or not self._may_answer():
             return None
         found = self._route_of(message)
         if found is None or isinstance(found, Refusal):

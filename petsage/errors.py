@@ -213,10 +213,16 @@ def invalid_input(errors: Sequence[FieldProblem], more: int = 0) -> Problem:
     told: list[dict[str, Any]] = []
     left = _MAX_ERRORS_BYTES
     for error in errors[:_MAX_ERRORS]:
-        entry = error.model_dump(by_alias=True)
-        left -= len(json.dumps(entry))
-        if told and left < 0:
-            break
+        entry = {
+            "in": error.where,
+            "pointer": error.pointer,
+            "detail": error.detail,
+            "type": error.type,
+        }
+        if len(errors) > 1:  # the first is told, however long it is
+            left -= len(json.dumps(entry))
+            if told and left < 0:
+                break
         told.append(entry)
     count = len(errors) + more
     said = f"{count} {'field is' if count == 1 else 'fields are'} wrong; "
