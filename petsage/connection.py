@@ -69,8 +69,7 @@ class Connection(TimedHandler):
                     raise
                 while task.uncancel():
                     pass
-                if self._direct is not None:  # nothing else is answered meanwhile
-                    await asyncio.wait({self._direct})
+                await self._end_direct()  # nothing else is answered meanwhile
             else:
                 return
 

@@ -347,6 +347,17 @@ class DirectHandler(StrictHandler):
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 self._land()  # what has not begun never comes to its end
 
+    async def _end_direct(self) -> None:
+        """Waits until what is answered directly is; where it was never begun, closes."""
+        direct = self._direct
+        if direct is not None:
+            await asyncio.wait({direct})
+            if self._direct is direct:  # a feature has cancelled it before its first step
+                self._direct = None
+                self._request_in_progress = False
+                self._land()
+                self.force_close()
+
     async def _answer_anew(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Answers one request whose route has gone before it began; whether it goes on."""
         writer = StreamWriter(self, self._loop)

@@ -702,6 +702,8 @@ from petsage import Feature, Routes
 
 routes = Routes()
 
+LEFT = []
+
 async def fails():
     raise RuntimeError("the inside")
 
@@ -715,6 +717,14 @@ async def cancels_all():
 
 async def cancels_others():
     cancel(asyncio.all_tasks() - {asyncio.current_task()})
+
+async def cancels_on():
+    for _ in range(100):
+        await cancels_others()
+        await asyncio.sleep(0.004)
+
+def begins_cancelling():
+    LEFT.append(asyncio.create_task(cancels_on()))
 
 def sets_handler():
     asyncio.get_running_loop().set_exception_handler(lambda *_: 1 / 0)
@@ -756,7 +766,7 @@ PROCESS = {
 
 @routes.get("/meddles/{kind}")
 async def meddles(kind: str) -> dict[str, str]:
-    begun = {**LOOP, **PROCESS}[kind]()
+    begun = {**LOOP, **PROCESS, "on-and-on": begins_cancelling}[kind]()
     if asyncio.iscoroutine(begun):
         await begun
     return {"did": kind}

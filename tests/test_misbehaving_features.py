@@ -288,6 +288,14 @@ def test_whatever_a_lifespan_or_a_check_does_the_others_serve(server):
         assert status == 503
         assert body.startswith(f"[-]{name}.own failed".encode()), body
 
+    changed = "raises_at_stop"
+    with (server.features / changed / "__init__.py").open("a") as file:
+        file.write("# It is another.\n")
+    server.until(lambda line: f"Feature {changed} did not stop cleanly" in line["message"])
+    (trouble,) = server.feature(changed)["troubles"]
+    assert trouble["kind"] == "stop-failed"
+    assert re.match("what served before did not stop cleanly: Odd at ", trouble["problem"])
+
     for name in lifespans.keys() - failing:
         shutil.rmtree(server.features / name)
     left = {"yields_twice", "hangs_at_stop", "raises_at_stop", "exits_at_stop", "ends_at_stop"}
@@ -411,6 +419,40 @@ def test_a_feature_that_meddles_with_the_loop_ends_nothing_and_is_named(server):
         "failed outside of its handlers: Task exception was never retrieved",
     ):
         assert any(f"Feature meddles {said}" in each for each in told), said
+
+
+def test_amid_a_storm_of_cancellations_each_request_is_answered_or_closed_at_once(server):
+    server.drop_in("meddles", misbehaving.MEDDLES)
+    server.prober.stop()  # its connection may be closed, too
+    outcomes: set[int | str] = set()
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection(server.host, timeout=PATIENCE_S)
+        while time.monotonic() < end:
+            try:
+                connection.request("GET", "/api/v1/steady")
+                answer = connection.getresponse()
+                answer.read()
+                outcomes.add(answer.status)
+            except (ConnectionError, http.client.HTTPException):
+                outcomes.add("closed")
+                connection.close()
+            except TimeoutError:
+                outcomes.add("hangs")
+                connection.close()
+        connection.close()
+
+    assert server.ask("/api/v1/meddles/on-and-on")[0] == 200
+    end = time.monotonic() + 0.6
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+
+    assert 200 in outcomes
+    assert outcomes <= {200, 500, "closed"}
+    assert server.ask("/api/v1/steady") == (200, b'{"is":"there"}')
 
 
 def test_what_a_server_needs_of_the_process_is_put_back(server):
