@@ -63,9 +63,9 @@ class Connection(TimedHandler):
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 transport = self.transport
-                if task is None or not task.cancelling():
-                    raise  # what it waits for was cancelled: the connection is closed
-                if transport is None or transport.is_closing() or self._force_close:
+                is_over = transport is None or transport.is_closing() or self._force_close
+                # To close one that waits, aiohttp cancels what it waits for, and not the task.
+                if is_over or self._close or task is None or not task.cancelling():
                     raise
                 while task.uncancel():
                     pass
