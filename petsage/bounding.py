@@ -20,6 +20,9 @@ MAX_TOLD: Final = 300_000
 _MAX_TRIED: Final = 5_000_000
 """So many values may be tried as one member of a union or another; it takes half a second."""
 
+_MAX_COPIED: Final = 64 * 1024**2
+"""So many bytes may be copied for errors; and four times as many for what is tried."""
+
 # In these a part may be wrong, and the whole is right.
 _TRIALS: Final = frozenset(("union", "function-wrap", "function-plain"))
 # What pydantic calls Python for takes ten times as long to be wrong as what it does itself.
@@ -63,9 +66,10 @@ class Bounded:
             ValidationError: it is wrong; where more would take too long, it says no more.
         """
         count = data.count(b",") + data.count(b"[") + data.count(b"{")
-        if count * self._weight <= MAX_TOLD:
+        size = len(data)
+        if count * self._weight <= MAX_TOLD and size * self._weight <= _MAX_COPIED:
             return self._adapter.validate_json(data, strict=strict)
-        if count * self._trials > _MAX_TRIED:
+        if count * self._trials > _MAX_TRIED or size * self._trials > 4 * _MAX_COPIED:
             raise _told("The body has too many values for the many kinds that each may be of")
         if self._strict is None:
             schema = _ending(self._adapter.core_schema)

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationError, core_schema
 
 from petsage.serializing import to_json
 
@@ -172,6 +172,7 @@ class JsonAnswer:
         self.adapter = adapter
         is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
         self.model: type[BaseModel] | None = annotation if is_model else None
+        self._field_count = len(annotation.model_fields) if is_model else 0
 
     @cached_property
     def _validate(self) -> Callable[..., Any]:
@@ -194,6 +195,9 @@ class JsonAnswer:
         # The serializer alone takes None, and models of another class, for anything. Validation
         # is cheap, since it does not look into models, and makes one of a dict.
         value = self._validate(value, by_alias=True, by_name=True)
+        # What `model_construct` made, or `del` took from, would go out as it is.
+        if self._field_count and len(value.__dict__) < self._field_count:
+            raise PydanticSerializationError("a field of it has no value")
         return to_json(self._serialize, value)
 
 
