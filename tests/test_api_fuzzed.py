@@ -104,6 +104,7 @@ def is_mistaken(failure: Exception, case: Case[Any], answer: Response) -> bool:
             answer.status_code in {413, 414, 431}
             or is_right_as_text(case)
             or are_right_cookies(case, str(answer.request.headers.get("Cookie") or ""))
+            or is_right_count(case, str(answer.request.headers.get("x-count") or ""))
         )
     if isinstance(failure, RejectedPositiveData) and answer.status_code == 412:
         # Whether a condition holds is the state's to say, and no schema's: 412 is none of its list.
@@ -144,10 +145,20 @@ def are_right_cookies(case: Case[Any], header: str) -> bool:
     )
 
 
+def is_right_count(case: Case[Any], text: str) -> bool:
+    """Whether one thing is wrong of a case, and `x-count` right as it was sent.
+
+    A list of one is written as its member is.
+    """
+    assert case.meta is not None
+    wrong = [part.value for part, info in case.meta.components.items() if info.mode.is_negative]
+    return wrong == ["header"] and is_right_text({"type": "integer"}, text)
+
+
 def is_right_text(schema: dict[str, Any], text: str) -> bool:
     """Whether a text is right for a cookie of `kinds`: an integer, or a UUID."""
     if schema["type"] == "integer":
-        return re.fullmatch("-?[0-9]+", text) is not None
+        return re.fullmatch("-?[0-9]+([.]0+)?", text) is not None
     return schema.get("format") == "uuid" and re.fullmatch("[0-9a-f-]{36}", text) is not None
 
 
