@@ -1,5 +1,6 @@
 """What a server holds: asked of the system, and of a feature that looks at its process."""
 
+import contextlib
 import re
 import time
 import urllib.request
@@ -79,11 +80,10 @@ def _look(process: ServerProcess) -> Inside:
         lines = [line for line in answer.read().decode().splitlines() if line[:1] not in {"", "#"}]
     metrics = dict(line.rsplit(" ", 1) for line in lines)
     status = (proc / "status").read_text()
-    children = [
-        int(child)
-        for task in (proc / "task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    children: list[int] = []
+    for task in (proc / "task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # that thread has ended
+            children += map(int, (task / "children").read_text().split())
     return Inside(
         rss_kb=_kb(proc),
         child_rss_kb=sum(_kb(Path(f"/proc/{child}")) for child in children),

@@ -298,6 +298,49 @@ class TestParts:
                 assert got == expected
 
 
+class TestKept:
+    @pytest.fixture
+    def requests(self):
+        return RequestMetrics()
+
+    @pytest.fixture
+    def note(self, alone, log_pipeline, requests):
+        logger = AccessLogger(logging.getLogger("petsage.access"), "", requests)
+
+        def note(path: str, agent: str = "", *, method: str = "GET", route: str = "/r/{x}") -> None:
+            context = RequestContext("mine", "a" * 32, "b" * 16, "00", perf_counter(), "pets")
+            context.route = route
+            logger.note(context, method, path, 200, 5, "127.0.0.1", {"User-Agent": agent})
+
+        return note
+
+    def test_the_paths_of_a_route_have_their_parts_in_common(self, note, requests, log_lines):
+        for number in range(5):
+            note(f"/r/{number}")
+        assert len(requests.kept) == 1
+        assert [line["path"] for line in access_lines(log_lines)] == [f"/r/{n}" for n in range(5)]
+
+    def test_what_clients_send_does_not_fill_memory(self, note, requests, log_pipeline, log_lines):
+        for number in range(1200):
+            note("/r/1", f"agent {number}")
+            note("/r/1", method=f"METHOD{number}")
+        assert len(log_pipeline.formatter.kept) <= 512
+        assert len(requests.kept) == 1
+        assert len(access_lines(log_lines)) == 2400
+
+    def test_of_thousands_of_routes_none_drives_out_another(self, note, requests):
+        for number in range(2000):
+            note(f"/r/{number}/1", route=f"/r/{number}/{{x}}")
+        assert len(requests.kept) == 2000
+
+    def test_a_request_after_its_route_was_forgotten_counts_anew(self, note, requests):
+        note("/r/1")
+        requests.forget(["/r/{x}"])
+        note("/r/2")
+        (observed,) = requests.observed()
+        assert sum(observed.counts) == 1
+
+
 async def test_a_user_agent_that_is_not_sent_is_null(client, log_lines):
     await exchange(client, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert access_lines(log_lines)[0]["user_agent"] is None

@@ -23,13 +23,13 @@ from petsage.context import (
 )
 from petsage.logs.formatter import JsonFormatter
 from petsage.logs.pipeline import log_info, sole_listener
-from petsage.metrics import Cell, RequestMetrics, count_in
+from petsage.metrics import KNOWN_METHODS, MAX_SERIES, Cell, RequestMetrics, count_in
 
 ACCESS_LOGGER: Final = "petsage.access"
 
 _USER_AGENT: Final = istr("User-Agent")
 _MAX_TEXT: Final = 2048
-# So many parts are kept of each kind; with one more, all are let go. A line of longer texts is
+# So many are kept of those who asked; with one more, all are let go. A line of longer texts is
 # made whole: what others send must not fill memory.
 _MAX_KEPT: Final = 512
 # What is the same in JSON, and harmless.
@@ -89,7 +89,7 @@ class AccessLogger(AbstractAccessLogger):
     ) -> None:
         """Counts a request of which this is known, and writes its line.
 
-        Longer than 40 lines: in one piece, since it runs for each request.
+        Longer than 40 lines: in one piece, since it runs for each request and a call has its price.
 
         `origin` is what a trusted proxy says of who asked: it has a `scheme` and a `host`.
         An answer that `is_cut` ended before its end, whatever status its head has told.
@@ -184,9 +184,11 @@ def _keep(
             after, end = f"{formatter.plain_fields(fields)},".split(_SOME_PATH)
             parts = opening, before, after, end
     kept = formatter, requests.cell(method, route, status), *parts
-    if len(requests.kept) >= _MAX_KEPT:
-        requests.kept.clear()
-    requests.kept[route, status, method, context.feature] = kept
+    # By routes, which come from features; a method may be any word.
+    if method in KNOWN_METHODS:
+        if len(requests.kept) >= MAX_SERIES:
+            requests.kept.clear()
+        requests.kept[route, status, method, context.feature] = kept
     return kept
 
 
