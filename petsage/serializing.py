@@ -49,7 +49,7 @@ def to_json(serialize: Callable[..., bytes], value: Any) -> bytes:
     """
     try:
         return _serialize_apart(serialize, value, _WARN)
-    except Exception:  # noqa: BLE001, S110 - the next line says what it is
+    except Exception:  # noqa: BLE001, S110 - the next line says # nosec B110
         pass
     # Of the value's own serializers, one may have warned of its caller: then nothing is wrong.
     return _serialize(serialize, value, "error")

@@ -95,9 +95,9 @@ class AccessLogger(AbstractAccessLogger):
         An answer that `is_cut` ended before its end, whatever status its head has told.
         """
         seconds = perf_counter() - context.started
-        logger, requests = self.logger, self._requests
+        logger, counted = self.logger, self._requests
         if not logger.isEnabledFor(logging.INFO):
-            requests.observe(method, context.route, status, seconds)
+            counted.observe(method, context.route, status, seconds)
             return
         user_agent = headers.get(_USER_AGENT, "")
         seen = None if origin is None else (origin.scheme, origin.host)
@@ -109,9 +109,9 @@ class AccessLogger(AbstractAccessLogger):
             and (path == context.route or _is_plain(path))
         ):
             formatter = pipeline.formatter
-            kept = requests.kept.get((context.route, status, method, context.feature))
+            kept = counted.kept.get((context.route, status, method, context.feature))
             if kept is None or kept[0] is not formatter:
-                kept = _keep(requests, formatter, context, method, status)
+                kept = _keep(counted, formatter, context, method, status)
             _, cell, opening, before, after, end = kept
             who = formatter.kept.get((remote, user_agent, seen))
             if who is None:
@@ -126,7 +126,7 @@ class AccessLogger(AbstractAccessLogger):
                     count_in(cell, seconds)
                     pipeline.put(logging.INFO, line)
                     return
-        requests.observe(method, context.route, status, seconds)
+        counted.observe(method, context.route, status, seconds)
         path = path[:_MAX_TEXT]
         fields = {
             **_asked_fields(method, path, context.route, status),
@@ -163,7 +163,7 @@ _NO_PARTS: Final = ("", "", "", "")
 
 
 def _keep(
-    requests: RequestMetrics,
+    counted: RequestMetrics,
     formatter: JsonFormatter,
     context: RequestContext,
     method: str,
@@ -183,12 +183,12 @@ def _keep(
             )
             after, end = f"{formatter.plain_fields(fields)},".split(_SOME_PATH)
             parts = opening, before, after, end
-    kept = formatter, requests.cell(method, route, status), *parts
+    kept = formatter, counted.cell(method, route, status), *parts
     # By routes, which come from features; a method may be any word.
     if method in KNOWN_METHODS:
-        if len(requests.kept) >= MAX_SERIES:
-            requests.kept.clear()
-        requests.kept[route, status, method, context.feature] = kept
+        if len(counted.kept) >= MAX_SERIES:
+            counted.kept.clear()
+        counted.kept[route, status, method, context.feature] = kept
     return kept
 
 
