@@ -306,6 +306,37 @@ async def test_many_proofs_at_once_share_a_write_and_each_has_its_own_line(tmp_p
     assert len(set(markers_in(path))) == 64
 
 
+async def test_proofs_of_turns_that_follow_each_other_wake_a_sink_once(tmp_path, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    woken: list[str] = []
+    hurry = Sink.hurry
+
+    def counted(sink: Sink) -> None:
+        woken.append(sink.name)
+        hurry(sink)
+
+    monkeypatch.setattr(Sink, "hurry", counted)
+    with a_log(file=a_file(path)):
+        proofs = []
+        for _ in range(4):
+            proofs.append(asyncio.create_task(prove(PETS, "told")))
+            await asyncio.sleep(0)
+        receipts = await asyncio.gather(*proofs)
+        assert woken == ["file"]
+    assert markers_in(path) == [receipt.marker for receipt in receipts]
+
+
+async def test_a_proof_waits_for_no_more_than_a_few_turns_that_bring_others(tmp_path):
+    with a_log(file=a_file(tmp_path / "log.jsonl")):
+        first = asyncio.create_task(prove(PETS, "told"))
+        others = []
+        async with asyncio.timeout(PATIENCE_S):
+            while not first.done():
+                others.append(asyncio.create_task(prove(PETS, "told")))
+                await asyncio.sleep(0)
+        assert {(await each).missing for each in (first, *others)} == {None}
+
+
 async def test_a_caller_that_is_cancelled_takes_no_other_along(tmp_path):
     with a_log(file=a_file(tmp_path / "log.jsonl")):
         first, second = (asyncio.create_task(prove(PETS, "told")) for _ in range(2))

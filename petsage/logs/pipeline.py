@@ -36,6 +36,9 @@ SERVICE: Final = "petsage"
 MARKER: Final = "marker"
 _PROOF: Final = "_petsage_proof"
 _CLOSE_TIMEOUT_S: Final = 5.0
+# A round waits for further proofs for so many turns of the loop, while each turn brings some: who
+# asks in the next turn would else have a write, and two switches between threads, of its own.
+_MAX_TURNS: Final = 8
 # A filter or handler that raises at each record says so this often.
 _REPORT_INTERVAL_S: Final = 30.0
 _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
@@ -117,7 +120,7 @@ class Pipeline(logging.Handler):
                 proof.round.expect(sink.name, 1)
 
     def begin_proof(self) -> Proof:
-        """A proof in the round of this turn of the running loop."""
+        """A proof in the round that the running loop is about to write."""
         # By thread, in which one loop at most runs: to ask for that loop costs a system call.
         thread = get_ident()
         its_round = self._rounds.get(thread)
@@ -130,8 +133,19 @@ class Pipeline(logging.Handler):
             loop.call_soon(self._begin_writing, thread, its_round)
         return Proof(its_round)
 
-    def _begin_writing(self, thread: int, its_round: Round) -> None:
-        """The turn is over: has the sinks write all that was proven in it."""
+    def _begin_writing(self, thread: int, its_round: Round, known: int = 0, turns: int = 1) -> None:
+        """A turn is over in which no proof has come: has the sinks write all of the round.
+
+        Args:
+            thread: the loop's.
+            its_round: may get more while it waits for another turn.
+            known: so many proofs had come when it was last looked.
+            turns: so many are over.
+        """
+        count = len(its_round.proofs)
+        if count > known and turns < _MAX_TURNS:
+            its_round.loop.call_soon(self._begin_writing, thread, its_round, count, turns + 1)
+            return
         if self._rounds.get(thread) is its_round:  # else the loop stopped, and another has begun
             del self._rounds[thread]
         self._put_round(its_round)

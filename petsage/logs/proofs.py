@@ -73,7 +73,7 @@ class Proof:
 
 
 class Round:
-    """The proofs of one turn of an event loop: written together, waited for together.
+    """The proofs of a few turns of an event loop: written together, waited for together.
 
     Args:
         loop: the loop, in whose thread everything here runs.
@@ -83,7 +83,7 @@ class Round:
     Attributes:
         loop: the loop.
         thread: the number of its thread.
-        lines: at INFO, to be queued when the turn is over.
+        lines: at INFO, to be queued when it goes.
         proofs: all of them, until they are waited for no more.
     """
 
@@ -106,7 +106,7 @@ class Round:
         self._is_over = False
 
     def is_for(self, proof: Proof) -> bool:
-        """Whether the line of a proof comes now, once, in this thread, before the turn is over."""
+        """Whether the line of a proof comes now, once, in this thread, before it goes."""
         if proof.seen or self._is_over or get_ident() != self.thread:
             return False
         proof.seen = True
