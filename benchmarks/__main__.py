@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,9 @@ _FURTHER_S = 1
 def main() -> int:
     """Measure as the command line says; 0 where the run counts, 1 where it is void."""
     options = _options()
+    # Where a shell has begun this in the background, servers would inherit that it is ignored.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         plan = _plan(options)
         rounds = _measure(options.servers, plan)
