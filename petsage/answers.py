@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.client_exceptions import ClientConnectionResetError
@@ -46,6 +46,7 @@ _READS_A_BODY: Final = frozenset(("text", "json", "post", "multipart"))
 _MULTIPART_MODULE: Final = "aiohttp.multipart"
 
 M = TypeVar("M", bound=Callable[..., Any])
+E = TypeVar("E", bound=BaseException)
 
 
 def begin(request: web.BaseRequest | RawRequestMessage) -> RequestContext:
@@ -152,9 +153,9 @@ def respond_to(
 ) -> web.StreamResponse:
     """The answer to what a handler raised: what it means to say, or a failure, which is logged."""
     if context.answer is None:
-        if isinstance(error, Problem):
+        if is_a(error, Problem):
             return problem_response(error, context)
-        if isinstance(error, web.HTTPException):
+        if is_a(error, web.HTTPException):
             return http_exception_response(error, context)
     return fail(request, error)
 
@@ -173,7 +174,7 @@ def fail(request: web.BaseRequest, error: BaseException) -> web.StreamResponse:
         _log.debug("A body is not what it says", exc_info=error)
     else:
         problem = Problem(500, "The server failed; its log tells more under this request id")
-        if isinstance(error, ClientConnectionResetError) and _is_over(request, context.answer):
+        if is_a(error, ClientConnectionResetError) and _is_over(request, context.answer):
             _log.debug("The client of %s %s went away", request.method, context.route)
         else:
             _log.error(
@@ -206,7 +207,7 @@ def _is_of_a_body(error: BaseException, request: web.BaseRequest) -> bool:
     A handler that takes the request, and reads its text, JSON, form or parts, gets whatever their
     parsers raise: errors of any kind, which tell only by where they were raised whose fault it is.
     """
-    if not isinstance(error, _PARSERS_RAISE):
+    if not is_a(error, _PARSERS_RAISE):
         return False
     is_ours, module = False, None
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -237,6 +238,11 @@ def is_unstored(run: Any) -> bool:
     return False
 
 
+def is_a(error: BaseException, kind: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
+    """`isinstance` by the type alone: what an error says is its class may be code that raises."""
+    return issubclass(type(error), kind)
+
+
 def must_pass(error: BaseException, context: RequestContext | None, connection: Any) -> bool:
     """Whether an exception is the end of a request's own task, and no handler's failure.
 
@@ -247,7 +253,7 @@ def must_pass(error: BaseException, context: RequestContext | None, connection: 
         context: the request's.
         connection: that it came on, aiohttp's handler; None where it is gone.
     """
-    if isinstance(error, asyncio.CancelledError):
+    if is_a(error, asyncio.CancelledError):
         # A handler may merely say so: an inner task of its own was cancelled.
         task = asyncio.current_task()
         if task is None or not task.cancelling():
@@ -260,7 +266,7 @@ def must_pass(error: BaseException, context: RequestContext | None, connection: 
             pass
         return False
     # A coroutine that is closed, since nobody has it any more, runs among others' variables.
-    return isinstance(error, GeneratorExit) and current_request() is not context
+    return is_a(error, GeneratorExit) and current_request() is not context
 
 
 def _is_over(request: web.BaseRequest, begun: object) -> bool:

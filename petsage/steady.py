@@ -7,6 +7,7 @@ its handlers would end the server, and `loop.stop()`, or a task factory that rai
 import asyncio
 import math
 import os
+import select
 import sys
 import threading
 import time
@@ -82,10 +83,23 @@ def end_copies(loop: asyncio.AbstractEventLoop, descriptors: Callable[[], Iterab
         nowhere = os.open(os.devnull, os.O_RDWR)
         for each in descriptors():
             os.dup2(nowhere, each)
+        _poll_nothing(loop)
         told = f"petsage: feature {name} has forked the server; the copy ends; fix: {_FORK}\n"
         loop.call_soon(lambda: (os.write(2, told.encode()), os._exit(1)))
 
     os.register_at_fork(after_in_child=end_copy)
+
+
+def _poll_nothing(loop: Any) -> None:
+    """Has the loop of a copy wait for nothing: what wakes both would be taken by either.
+
+    The one it was meant for would then never be woken by a thread again.
+    """
+    if sys.platform == "linux":
+        selector = getattr(loop, "_selector", None)
+        own = loop._get_backend_id() if selector is None else selector.fileno()
+        with select.epoll() as nothing:
+            os.dup2(nothing.fileno(), own)
 
 
 def _current_task() -> "asyncio.Task[Any] | None":
