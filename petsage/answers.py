@@ -1,4 +1,7 @@
-"""What every answer has: the request's id and trace, and for each failure a problem document."""
+"""What every answer has: the request's id and trace, and for each failure a problem document.
+
+Longer than 300 lines: which failure becomes which answer is one table, and read together.
+"""
 
 import asyncio
 import logging
