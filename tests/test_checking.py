@@ -228,11 +228,11 @@ async def test_an_import_that_never_ends_is_cut_and_the_others_are_checked(check
             "needs": END.format(", needs=('hangs',)"),
             "good": GOOD,
         },
-        timeout_s=TIMEOUT_S,
+        timeout_s=2,  # a slow machine may take one to come to it
     )
 
     assert found(result["hangs"]) == [("check-timeout", "inner.py", 2)]
-    assert "within 1 s" in result["hangs"].findings[0].problem
+    assert "within 2 s" in result["hangs"].findings[0].problem
     assert set(result["hangs"].codes) == {"__init__.py", "inner.py"}
     assert found(result["imports"]) == [("need-failed", "__init__.py", 1)]
     assert found(result["needs"]) == [("need-failed", "__init__.py", 3)]
