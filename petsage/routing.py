@@ -36,8 +36,6 @@ from petsage.response import JsonResponse
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-# A path of these characters is spelt in one way only.
-_UNESCAPED: Final = re.compile(r"[A-Za-z0-9/_.~-]+")
 _DOTS: Final = frozenset((".", ".."))
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 

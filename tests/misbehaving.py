@@ -698,6 +698,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from petsage import Feature, Routes
 
 routes = Routes()
@@ -726,6 +727,13 @@ async def cancels_on():
 def begins_cancelling():
     LEFT.append(asyncio.create_task(cancels_on()))
 
+async def forks_amid_a_wake_up():
+    # What is to wake the loop is on its way, and the copy comes to it first.
+    asyncio.get_running_loop().call_soon_threadsafe(lambda: None)
+    if os.fork():
+        time.sleep(0.2)
+        await asyncio.to_thread(time.sleep, 0)
+
 def sets_handler():
     asyncio.get_running_loop().set_exception_handler(lambda *_: 1 / 0)
     asyncio.create_task(fails())
@@ -749,6 +757,7 @@ LOOP = {
     "breaks-tasks": lambda: asyncio.get_running_loop().set_task_factory(lambda *_, **__: 1 / 0),
     "exception-handler": sets_handler,
     "forks": lambda: os.fork() and None,
+    "forks-awake": forks_amid_a_wake_up,
 }
 PROCESS = {
     "folder": lambda: os.chdir("/"),
