@@ -81,17 +81,12 @@ class CatalogView:
             for name, served in serving.items()
             if name not in self._current.leaving
         ]
-        entries += [
-            setback.entry for name, setback in ledger.setbacks.items() if name not in serving
-        ]
         shown = {entry.name for entry in entries}
-        ending = (
-            Entry(name, None, "draining", (), (), system=False, draining=left)
-            for name, left in draining.items()
-        )
-        for entry in (*ledger.starting.values(), *ending):
+        aside = (setback.entry for name, setback in ledger.setbacks.items() if name not in serving)
+        ending = (Entry(name, None, "draining", (), (), system=False) for name in draining)
+        for entry in (*aside, *ledger.starting.values(), *ending):
             if entry.name not in shown:
-                entries.append(entry)
+                entries.append(replace(entry, draining=draining.get(entry.name, ())))
                 shown.add(entry.name)
         entries += [setback.entry for setback in ledger.duplicates]
         disabled = self._reader.disabled

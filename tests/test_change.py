@@ -1218,6 +1218,26 @@ async def test_who_has_a_route_and_changes_keeps_it_from_another_that_changes(li
     assert [await live.get(name) for name in ("pets", "aside")] == ["two", "a"]
 
 
+async def test_what_waits_shows_what_has_not_ended_of_it(pair, monkeypatch):
+    release = asyncio.Event()
+    monkeypatch.setattr(builtins, "RELEASE", release, raising=False)
+    ending = """async def lifespan(app):
+    yield
+    await RELEASE.wait()
+"""
+    source = ABOVE.replace("feature =", ending + "\nfeature =")
+    pair.write("above", source.replace("(routes,", "(routes, lifespan=lifespan,"))
+    assert await pair.steps() == {"above": "changed"}
+    number = pair.entry("above").generation
+    pair.remove("base")
+    assert await pair.steps() == {"base": "removed", "above": "waiting"}
+    assert [each.generation for each in pair.entry("above").draining] == [number]
+    release.set()
+    await _retired(pair)
+    assert pair.entry("above").draining == ()
+    assert pair.entry("above").state == "waiting"
+
+
 async def test_what_goes_ahead_of_a_change_is_garbage_behind_it(checked, log_lines):
     hanging = await Hanging.begin(checked, "other", SAYS.format(path="other", text="x", more=""))
     traces = {"feature": ref(sys.modules["features.pets"].feature)}
@@ -1346,15 +1366,15 @@ class Churn:
 
     async def _hold(self) -> None:
         said = {name: await self._live.get(name) for name in self.NEEDS}
-        shown = {each.name: each.state for each in self._live.catalog.entries() if not each.system}
-        draining = {name for name, state in shown.items() if state == "draining"}
-        shown = {name: state for name, state in shown.items() if name not in draining}
+        entries = [each for each in self._live.catalog.entries() if not each.system]
+        draining = {each.name for each in entries if each.draining}
+        shown = {each.name: each.state for each in entries if each.state != "draining"}
         assert shown.keys() - {"pets"} == self._there.keys(), self.done
         for name, needs in self.NEEDS.items():
             context = name, said, self.done
             stands = said[name] != 404
             assert stands == (shown.get(name) == "serving"), context
-            if name not in draining:  # its modules leave with it
+            if stands or name not in draining:  # the modules leave with what drains
                 assert stands == (f"features.{name}" in sys.modules), context
             if name not in self._there:
                 continue
