@@ -98,18 +98,25 @@ class DirectHandler(StrictHandler):
         Then it is begun here: the same bytes parse the same. What depends on the moment is asked
         as for any other.
         """
-        if len(data) > MAX_HEAD_BYTES:
+        waiter, message, body = self._waiter, None, b""
+        if waiter is None or waiter.done() or self._part != b"":
             return False
-        message, waiter = self._heads.get(data), self._waiter
-        if message is None or waiter is None or waiter.done() or self._part != b"":
-            return False
+        if len(data) <= MAX_HEAD_BYTES:
+            message = self._heads.get(data)
+        if message is None:
+            known = self._heads.find_with_body(data)
+            if known is None:
+                return False
+            message, body = known
         if self._upgraded or self._close or self._force_close or not self._may_answer():
             return False
         found = self._route_of(message)
         if found is None or isinstance(found, Refusal):
             return False
+        if body and not found[0].compiled.endpoint.takes_json:
+            return False
         self._request_count += 1
-        self._begin_direct(message, found, waiter, EMPTY_PAYLOAD)
+        self._begin_direct(message, found, waiter, body)
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -141,10 +148,11 @@ class DirectHandler(StrictHandler):
         assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
         self._parser.message_consumed()
         if not isinstance(found, Refusal):
+            body = b"" if payload is EMPTY_PAYLOAD else payload.read_nowait()
             # A query may be a secret, and names would drive out the heads that come again.
-            if payload is EMPTY_PAYLOAD and found[1] is _NO_VALUES and "?" not in message.path:
-                self._heads.keep(data, message)
-            self._begin_direct(message, found, waiter, payload)
+            if found[1] is _NO_VALUES and "?" not in message.path:
+                self._heads.keep(data, message, body)
+            self._begin_direct(message, found, waiter, body)
         else:
             self._refuse(message, found)
 
@@ -235,7 +243,7 @@ class DirectHandler(StrictHandler):
         message: RawRequestMessage,
         found: Found,
         waiter: asyncio.Future[None],
-        payload: StreamReader,
+        body: bytes,
     ) -> None:
         assert self._manager is not None  # noqa: S101 - for mypy: the connection is open
         self._waiter = None  # out of the sight of whatever comes meanwhile
@@ -243,14 +251,14 @@ class DirectHandler(StrictHandler):
         self._request_in_progress = True
         self._take_off()
         # A task of its own, so that no request sees the context variables of another.
-        self._direct = self._loop.create_task(self._answer(message, found, waiter, payload))
+        self._direct = self._loop.create_task(self._answer(message, found, waiter, body))
 
     async def _answer(  # noqa: PLR0912, PLR0915 - in one piece, as is said below
         self,
         message: RawRequestMessage,
         found: Found,
         waiter: asyncio.Future[None],
-        payload: StreamReader,
+        body: bytes,
     ) -> None:
         """Answers one request, and waits for the next.
 
@@ -259,7 +267,7 @@ class DirectHandler(StrictHandler):
         goes_on, (mounted, values) = False, found
         try:
             if mounted.generation.is_retired:
-                goes_on = await self._answer_anew(message, payload)
+                goes_on = await self._answer_anew(message, body)
                 return
             context = begin(message)
             context.feature, context.route = mounted.feature, mounted.template
@@ -269,7 +277,7 @@ class DirectHandler(StrictHandler):
             kind = JSON
             try:
                 try:
-                    answer = endpoint.content(await _call(endpoint, message, values, payload))
+                    answer = endpoint.content(await _call(endpoint, message, values, body))
                 except Problem as problem:
                     if context.is_overdue:
                         raise
@@ -358,8 +366,13 @@ class DirectHandler(StrictHandler):
                 self._land()
                 self.force_close()
 
-    async def _answer_anew(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+    async def _answer_anew(self, message: RawRequestMessage, body: bytes) -> bool:
         """Answers one request whose route has gone before it began; whether it goes on."""
+        payload = EMPTY_PAYLOAD
+        if body:
+            payload = StreamReader(self, self._read_bufsize, loop=self._loop)
+            payload.feed_data(body)
+            payload.feed_eof()
         writer = StreamWriter(self, self._loop)
         unmade = Unmade(message, payload, self, writer, self._direct)
         handler: Any = self._app._handle
@@ -430,7 +443,7 @@ class DirectHandler(StrictHandler):
 
 
 def _call(
-    endpoint: Endpoint, message: RawRequestMessage, values: Mapping[str, str], payload: StreamReader
+    endpoint: Endpoint, message: RawRequestMessage, values: Mapping[str, str], body: bytes
 ) -> Awaitable[Any]:
     """Calls a handler with what came.
 
@@ -439,6 +452,5 @@ def _call(
     """
     if endpoint.takes_nothing:
         return endpoint.handler()
-    data = b"" if payload is EMPTY_PAYLOAD else payload.read_nowait()
     came = Came(values, message.url, message.headers)
-    return endpoint.handler(**endpoint.arguments_of(came, data))
+    return endpoint.handler(**endpoint.arguments_of(came, body))

@@ -4,42 +4,75 @@ A client that asks often, or a monitor, sends the same head each time: a quarter
 to answer one is to take it apart.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp.http import RawRequestMessage
 
 MAX_HEADS: Final = 512
-"""So many are kept; with one more, all are let go."""
+"""So many are kept, and so many of requests with bodies; with one more, all of those are let go."""
 
 MAX_HEAD_BYTES: Final = 1024
 """A longer one is not kept."""
 
+_END: Final = b"\r\n\r\n"
+
 _HARMLESS: Final = frozenset(
     (
         *(b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"cache-control"),
-        *(b"connection", b"dnt", b"host", b"pragma", b"priority", b"sec-fetch-dest"),
-        *(b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user", b"sec-gpc", b"te"),
-        *(b"upgrade-insecure-requests", b"user-agent", b"via"),
+        *(b"connection", b"content-length", b"content-type", b"dnt", b"host", b"pragma"),
+        *(b"priority", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user"),
+        *(b"sec-gpc", b"te", b"upgrade-insecure-requests", b"user-agent", b"via"),
     )
 )
 """The names of headers that tell no secret, and no person; a head with another is not kept."""
 
 
 class Heads(dict[bytes, RawRequestMessage]):
-    """What the parser made of heads, by their bytes, for all connections of a server."""
+    """What the parser made of heads, by their bytes, for all connections of a server.
 
-    def keep(self, data: bytes, message: RawRequestMessage) -> None:
+    Those of requests with bodies are apart: their bytes alone are no whole request.
+
+    Attributes:
+        with_bodies: what the parser made of those, and how many bytes of a body follow.
+    """
+
+    def __init__(self) -> None:
+        self.with_bodies: dict[bytes, tuple[RawRequestMessage, int]] = {}
+
+    def find_with_body(self, data: bytes) -> tuple[RawRequestMessage, bytes] | None:
+        """What a whole request with a body was made of, and that body; None where it is not known.
+
+        Args:
+            data: all of a packet.
+        """
+        end = data.find(_END, 0, MAX_HEAD_BYTES) + len(_END)
+        known = self.with_bodies.get(data[:end])
+        if known is None or len(data) - end != known[1]:
+            return None
+        return known[0], data[end:]
+
+    def keep(self, data: bytes, message: RawRequestMessage, body: bytes) -> None:
         """Keeps one, unless it is long, or has what may be a secret, or new each time.
 
         Args:
-            data: all of a packet, which was one whole request without a query and a body.
-            message: what the parser made of it.
+            data: all of a packet, which was one whole request without a query.
+            message: what the parser made of its head.
+            body: what follows that.
         """
-        if len(data) > MAX_HEAD_BYTES:
+        head = data.removesuffix(body)
+        if len(head) > MAX_HEAD_BYTES:
             return
         for name, _ in message.raw_headers:
             if name.lower() not in _HARMLESS:
                 return
-        if len(self) >= MAX_HEADS:
-            self.clear()
-        self[data] = message
+        if not body:
+            self._make_room(self)
+            self[head] = message
+        elif head.endswith(_END):
+            self._make_room(self.with_bodies)
+            self.with_bodies[head] = message, len(body)
+
+    @staticmethod
+    def _make_room(kept: dict[bytes, Any]) -> None:
+        if len(kept) >= MAX_HEADS:
+            kept.clear()

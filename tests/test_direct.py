@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import json
 import logging
 import re
 import signal
@@ -1293,21 +1294,130 @@ async def test_a_body_is_not_taken_for_the_begin_of_the_next_head(start):
     assert (await caller.ask(QUICK)).status == 200
 
 
-async def test_a_body_whose_route_has_gone_meanwhile_is_refused_whole(start, made):
+async def test_a_body_whose_route_has_gone_meanwhile_is_refused_whole(start, made, parsed):
     server = await start(source=TAKING)
     caller = await server.connect()
+    data = sent(b'{"name":"x"}', JSON_LINE)
     (route,) = (
         each
         for each in server.app[CATALOG].resource.table.routes
         if each.template == "/api/v1/order" and each.compiled.route.method == "POST"
     )
-    route.generation.is_retired = True
-    try:
-        assert (await caller.ask(sent(b'{"name":"x"}', JSON_LINE))).status == 503
-    finally:
-        route.generation.is_retired = False
+    for count in (1, 2):
+        route.generation.is_retired = True
+        try:
+            assert (await caller.ask(data)).status == 503
+        finally:
+            route.generation.is_retired = False
+        assert made == ["/api/v1/order"] * count
+        assert (await caller.ask(data)).body == b'{"name":"x","count":1}'
+        assert parsed == [data]  # its head has been known since the first
+
+
+async def test_a_body_behind_a_head_that_came_before_is_read_as_the_first_was(start, parsed):
+    server = await start(source=TAKING)
+    caller, other = await server.connect(), await server.connect()
+    data = sent(b'{"name":"x"}', JSON_LINE)
+    assert (await caller.ask(data)).body == b'{"name":"x","count":1}'
+    for name in (b"y", b"z"):
+        for each in (caller, other):
+            answer = await each.ask(data.replace(b'"x"', b'"%s"' % name))
+            assert answer.body == b'{"name":"%s","count":1}' % name
+    wrong = await caller.ask(data.replace(b'"x"', b"123"))
+    assert (wrong.status, len(json.loads(wrong.body)["errors"])) == (422, 1)
+    assert (await caller.ask(QUICK)).body == BODIES["quick"]
+    assert parsed == [data, QUICK]
+    assert [line["status"] for line in server.access()] == [*[200] * 5, 422, 200]
+    assert server.counts()["POST", "/api/v1/order", "200"] == 5
+
+
+async def test_a_body_behind_a_head_that_came_before_is_as_long_as_that_says(start, parsed):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    data = sent(b'{"name":"x"}', JSON_LINE)
+    only_head, body = data[: data.index(b"{")], data[data.index(b"{") :]
+    assert (await caller.ask(data)).status == 200
+    for pieces in ((only_head, body), (data[:-1], data[-1:]), (data + b"\r\n",), (data + QUICK,)):
+        parsed.clear()
+        for piece in pieces:
+            caller.writer.write(piece)
+            await until(lambda: parsed and parsed[-1] == piece)  # noqa: B023 - called at once
+        assert (await caller.answer()).body == b'{"name":"x","count":1}'
+    assert (await caller.answer()).body == BODIES["quick"]
+    # No body is longer than its head says: what follows is another request, and this is none.
+    caller.writer.write(data + b"x\r\n\r\n")
+    assert [(await caller.answer()).status for _ in range(2)] == [200, 400]
+    assert await caller.rest() == b""
+
+
+async def test_a_body_behind_a_known_head_is_refused_where_there_are_too_many(start):
+    server = await start(source=TAKING, max_requests_in_flight=1)
+    caller, other = await server.connect(), await server.connect()
+    data = sent(b'{"name":"x"}', JSON_LINE)
+    assert (await caller.ask(data)).status == 200
+    other.writer.write(head("held"))
+    await server.feature.begun.wait()
+    assert (await caller.ask(data)).status == 503
+    server.feature.go.set()
+    assert (await other.answer()).status == 200
+
+
+async def test_a_body_behind_a_known_head_goes_to_what_is_served_now(start, made):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    data = sent(b'{"name":"x"}', JSON_LINE)
+    assert (await caller.ask(data)).status == 200
+    file = Path(server.feature.__file__)
+    replace_in(
+        file,
+        "from petsage import Feature",
+        "from typing import Annotated\n\nfrom petsage import Body, Feature",
+    )
+    replace_in(
+        file,
+        '@routes.post("/order")\nasync def order(it: Order) -> Order:\n    return it',
+        '@routes.post("/order")\nasync def order(request: web.Request) -> str:\n'
+        "    return await request.text()",
+    )
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(data)).body == rb'"{\"name\":\"x\"}"'
     assert made == ["/api/v1/order"]
-    assert (await caller.ask(sent(b'{"name":"x"}', JSON_LINE))).status == 200
+    replace_in(
+        file,
+        "(request: web.Request) -> str:\n    return await request.text()",
+        '(it: Annotated[Order, Body(media_type="application/vnd.x+json")]) -> Order:\n'
+        "    return it",
+    )
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(data)).status == 415
+    replace_in(file, '@routes.post("/order")', '@routes.post("/elsewhere")')
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(data)).status == 405
+
+
+@pytest.mark.parametrize("line", ["X-Api-Key: s3cret", f"User-Agent: {'x' * 1024}"])
+async def test_a_head_of_a_body_with_what_may_be_secret_or_is_long_is_not_kept(start, line):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    for data in (
+        sent(b'{"name":"x"}', JSON_LINE, line),
+        sent(b'{"name":"x"}', JSON_LINE, path="order?token=s3cret"),
+    ):
+        assert (await caller.ask(data)).status == 200
+    assert server.runner.server.heads.with_bodies == {}
+
+
+async def test_no_more_heads_of_bodies_are_kept_than_a_bound(start):
+    server = await start(source=TAKING)
+    caller = await server.connect()
+    assert (await caller.ask(QUICK)).status == 200
+    heads = server.runner.server.heads
+    for number in range(MAX_HEADS + 2):
+        data = sent(b'{"name":"x"}', JSON_LINE, f"User-Agent: {number}")
+        assert (await caller.ask(data)).status == 200
+        assert len(heads.with_bodies) <= MAX_HEADS
+    assert len(heads.with_bodies) == 2
+    assert list(heads) == [QUICK]  # neither drives out the other
 
 
 # --- Clients that go away -------------------------------------------------------------------------
