@@ -27,7 +27,7 @@ from petsage.binding import Came
 from petsage.context import RequestContext, set_current_request
 from petsage.endpoint import Endpoint
 from petsage.errors import PROBLEM_TYPE, Problem
-from petsage.heads import MAX_HEAD_BYTES, Heads
+from petsage.heads import Heads
 from petsage.holding import CUT, Unmade
 from petsage.logs.access import AccessLogger
 from petsage.metrics import CONNECTIONS, REQUESTS
@@ -98,11 +98,10 @@ class DirectHandler(StrictHandler):
         Then it is begun here: the same bytes parse the same. What depends on the moment is asked
         as for any other.
         """
-        waiter, message, body = self._waiter, None, b""
+        waiter, body = self._waiter, b""
         if waiter is None or waiter.done() or self._part != b"":
             return False
-        if len(data) <= MAX_HEAD_BYTES:
-            message = self._heads.get(data)
+        message = self._heads.find(data)
         if message is None:
             known = self._heads.find_with_body(data)
             if known is None:
@@ -111,8 +110,14 @@ class DirectHandler(StrictHandler):
         if self._upgraded or self._close or self._force_close or not self._may_answer():
             return False
         found = self._route_of(message)
-        if found is None or isinstance(found, Refusal):
+        if found is None:
             return False
+        if isinstance(found, Refusal):
+            if body or self._paused:
+                return False
+            self._request_count += 1
+            self._refuse(message, found)
+            return True
         if body and not found[0].compiled.endpoint.takes_json:
             return False
         self._request_count += 1
@@ -147,14 +152,15 @@ class DirectHandler(StrictHandler):
         message, payload = self._messages.popleft()
         assert self._parser is not None  # noqa: S101 - for mypy: it parsed this
         self._parser.message_consumed()
-        if not isinstance(found, Refusal):
-            body = b"" if payload is EMPTY_PAYLOAD else payload.read_nowait()
-            # A query may be a secret, and names would drive out the heads that come again.
-            if found[1] is _NO_VALUES and "?" not in message.path:
-                self._heads.keep(data, message, body)
-            self._begin_direct(message, found, waiter, body)
-        else:
+        is_refused = isinstance(found, Refusal)
+        body = b"" if payload is EMPTY_PAYLOAD else payload.read_nowait()
+        # A query may be a secret, and names would drive out the heads that come again.
+        if "?" not in message.path and (is_refused or found[1] is _NO_VALUES):
+            self._heads.keep(data, message, body, is_refused=is_refused)
+        if isinstance(found, Refusal):
             self._refuse(message, found)
+        else:
+            self._begin_direct(message, found, waiter, body)
 
     def _refuse(self, message: RawRequestMessage, refusal: Refusal) -> None:
         """Answers what nothing answers: at once, since no handler has a part in it."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp.http import RawRequestMessage
 
 MAX_HEADS: Final = 512
-"""So many are kept, and so many of requests with bodies; with one more, all of those are let go."""
+"""So many of a kind are kept; with one more, all of that kind are let go."""
 
 MAX_HEAD_BYTES: Final = 1024
 """A longer one is not kept."""
@@ -20,8 +20,9 @@ _HARMLESS: Final = frozenset(
     (
         *(b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"cache-control"),
         *(b"connection", b"content-length", b"content-type", b"dnt", b"host", b"pragma"),
-        *(b"priority", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user"),
-        *(b"sec-gpc", b"te", b"upgrade-insecure-requests", b"user-agent", b"via"),
+        *(b"if-none-match", b"priority", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
+        *(b"sec-fetch-user", b"sec-gpc", b"te", b"upgrade-insecure-requests", b"user-agent"),
+        b"via",
     )
 )
 """The names of headers that tell no secret, and no person; a head with another is not kept."""
@@ -30,14 +31,26 @@ _HARMLESS: Final = frozenset(
 class Heads(dict[bytes, RawRequestMessage]):
     """What the parser made of heads, by their bytes, for all connections of a server.
 
-    Those of requests with bodies are apart: their bytes alone are no whole request.
+    Three kinds are kept, so that none drives out another.
 
     Attributes:
-        with_bodies: what the parser made of those, and how many bytes of a body follow.
+        refused: of requests that nothing answers: whoever looks for holes sends many.
+        with_bodies: of requests with bodies, and how many bytes follow.
     """
 
     def __init__(self) -> None:
+        self.refused: dict[bytes, RawRequestMessage] = {}
         self.with_bodies: dict[bytes, tuple[RawRequestMessage, int]] = {}
+
+    def find(self, data: bytes) -> RawRequestMessage | None:
+        """What a whole request without a body was made of; None where it is not known.
+
+        Args:
+            data: all of a packet.
+        """
+        if len(data) > MAX_HEAD_BYTES:
+            return None
+        return self.get(data) or self.refused.get(data)
 
     def find_with_body(self, data: bytes) -> tuple[RawRequestMessage, bytes] | None:
         """What a whole request with a body was made of, and that body; None where it is not known.
@@ -51,13 +64,21 @@ class Heads(dict[bytes, RawRequestMessage]):
             return None
         return known[0], data[end:]
 
-    def keep(self, data: bytes, message: RawRequestMessage, body: bytes) -> None:
+    def keep(
+        self,
+        data: bytes,
+        message: RawRequestMessage,
+        body: bytes = b"",
+        *,
+        is_refused: bool = False,
+    ) -> None:
         """Keeps one, unless it is long, or has what may be a secret, or new each time.
 
         Args:
             data: all of a packet, which was one whole request without a query.
             message: what the parser made of its head.
             body: what follows that.
+            is_refused: whether nothing answers it.
         """
         head = data.removesuffix(body)
         if len(head) > MAX_HEAD_BYTES:
@@ -66,8 +87,9 @@ class Heads(dict[bytes, RawRequestMessage]):
             if name.lower() not in _HARMLESS:
                 return
         if not body:
-            self._make_room(self)
-            self[head] = message
+            kept = self.refused if is_refused else self
+            self._make_room(kept)
+            kept[head] = message
         elif head.endswith(_END):
             self._make_room(self.with_bodies)
             self.with_bodies[head] = message, len(body)

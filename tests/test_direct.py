@@ -956,7 +956,37 @@ async def test_a_head_that_came_before_leads_to_what_is_served_now(start, parsed
     replace_in(file, '"/quick"', '"/slow"')
     await server.app[CATALOG].refresh()
     assert (await caller.ask(QUICK)).status == 404
-    assert parsed == [QUICK, QUICK]  # what is no route's is not looked up by its head
+    replace_in(file, '"/slow"', '"/quick"')
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(QUICK)).body == b'{"quick":"now"}'
+    assert parsed == [QUICK]
+
+
+async def test_a_head_that_nothing_answered_before_is_refused_as_the_first_was(start, parsed, made):
+    server = await start()
+    caller, other = await server.connect(), await server.connect()
+    answers = {}
+    for method, path, status in (("GET", "nothing", 404), ("DELETE", "quick", 405)):
+        parsed.clear()
+        data = head(path, "User-Agent: me", method=method)
+        answers[status] = [await each.ask(data) for each in (caller, caller, other)]
+        assert parsed == [data]
+        assert {answer.status for answer in answers[status]} == {status}
+        assert len({repr(answer.comparable) for answer in answers[status]}) == 1
+        assert len({answer.header("x-request-id") for answer in answers[status]}) == 3
+        lines = server.access()[-3:]
+        assert {(line["method"], line["status"]) for line in lines} == {(method, status)}
+        assert [line["request_id"] for line in lines] == [
+            answer.header("x-request-id") for answer in answers[status]
+        ]
+    assert server.runner.server.requests_count == 6
+    assert made == []
+
+    parsed.clear()
+    replace_in(Path(server.feature.__file__), '"/go"', '"/nothing"')
+    await server.app[CATALOG].refresh()
+    assert (await caller.ask(head("nothing", "User-Agent: me"))).status == 200
+    assert parsed == []
 
 
 async def test_a_known_head_in_pieces_or_with_more_behind_it_is_parsed(start, parsed):
@@ -1040,7 +1070,8 @@ async def test_a_head_with_what_may_be_secret_or_is_long_is_not_kept(start, pars
     for count in (1, 2):
         assert (await caller.ask(data)).status == 200
         assert parsed == [data] * count
-    assert server.runner.server.heads == {}
+    assert (await caller.ask(head("nothing", line))).status == 404
+    assert server.runner.server.heads == server.runner.server.heads.refused == {}
 
 
 @pytest.mark.parametrize("path", ["quick?token=s3cret", "quick?", "quick/me"])
@@ -1050,7 +1081,8 @@ async def test_a_head_with_a_query_or_a_name_in_its_path_is_not_kept(start, pars
     for count in (1, 2):
         assert (await caller.ask(head(path))).status == 200
         assert parsed == [head(path)] * count
-    assert server.runner.server.heads == {}
+    assert (await caller.ask(head("nothing?token=s3cret"))).status == 404
+    assert server.runner.server.heads == server.runner.server.heads.refused == {}
     assert made == []
 
 
@@ -1060,8 +1092,12 @@ async def test_no_more_heads_are_kept_than_a_bound(start):
     heads = server.runner.server.heads
     for number in range(MAX_HEADS + 2):
         assert (await caller.ask(head("quick", f"User-Agent: {number}"))).status == 200
-        assert len(heads) <= MAX_HEADS
-    assert len(heads) == 2
+        assert (await caller.ask(head("nothing", f"User-Agent: {number}"))).status == 404
+        assert max(len(heads), len(heads.refused)) <= MAX_HEADS
+    assert len(heads) == len(heads.refused) == 2
+    for number in range(MAX_HEADS):
+        assert (await caller.ask(head("nothing", f"User-Agent: other {number}"))).status == 404
+    assert len(heads) == 2  # who looks for holes drives out no head that is answered
 
 
 @pytest.mark.parametrize(
@@ -1142,7 +1178,7 @@ async def test_a_refusal_leaves_no_request_behind_on_its_connection(start, monke
     monkeypatch.setattr(RequestHandler, "data_received", note)
     server = await start()
     caller = await server.connect()
-    for path in ("nothing", "nothing", "quick"):
+    for path in ("nothing", "nothing", "missing", "quick"):  # the second is not parsed
         await caller.ask(head(path))
     (connection,) = server.connections
     assert connection._held is None
