@@ -73,7 +73,7 @@ def bind(
             errors.append(not_unicode(parameter))
             continue
         try:
-            arguments[parameter.argument] = value = parameter.validate(raw)
+            arguments[parameter.argument] = value = parameter.validator.validate_python(raw)
             if type(value) not in AS_IT_SAYS:
                 errors += misread(parameter.where, parameter.name, raw, value)
         except ValidationError as error:

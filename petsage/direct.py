@@ -118,7 +118,7 @@ class DirectHandler(StrictHandler):
             self._request_count += 1
             self._refuse(message, found)
             return True
-        if body and not found[0].compiled.endpoint.takes_json:
+        if body and not found[0].endpoint.takes_json:
             return False
         self._request_count += 1
         self._begin_direct(message, found, waiter, body)
@@ -227,7 +227,7 @@ class DirectHandler(StrictHandler):
         found = self._route_of(message)
         if found is None or isinstance(found, Refusal):
             return None
-        return found if found[0].compiled.endpoint.takes_json else None
+        return found if found[0].endpoint.takes_json else None
 
     def _route_of(self, message: RawRequestMessage) -> Found | Refusal | None:
         """What answers a request directly, or why nothing answers it; None where neither."""
@@ -278,7 +278,7 @@ class DirectHandler(StrictHandler):
             context = begin(message)
             context.feature, context.route = mounted.feature, mounted.template
             self.hold(mounted.generation, context, self._direct)
-            endpoint, active, data = mounted.compiled.endpoint, self._requests.active, None
+            endpoint, active, data = mounted.endpoint, self._requests.active, None
             active[message.method] += 1
             kind = JSON
             try:

@@ -19,7 +19,8 @@ from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
 from petsage.signature import Flaw, Media, Reply, Returns, Signature, is_status, name_of
 from petsage.signature_reader import read_signature
 
-_NO_HEADERS: Final[Mapping[str, str]] = {}
+# One for all that have none: it is looked at for each request.
+_NONE: Final[Mapping[Any, Any]] = {}
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -49,6 +50,13 @@ class Endpoint:
         takes_json: whether it takes a body that is plain JSON.
     """
 
+    # Of thousands of routes, few are in the processor's caches: what each request asks is together.
+    __slots__ = (
+        *("handler", "takes_nothing", "takes_json", "signature", "_app_values", "status"),
+        *("empty_status", "answers", "answer", "_bodiless", "takes_request", "name", "media"),
+        *("problems", "bare", "raw", "reply", "headers"),
+    )
+
     def __init__(
         self,
         handler: Handler,
@@ -64,7 +72,9 @@ class Endpoint:
         self.signature = signature
         self.status = int(status)
         self.answer = answer
-        self.answers = {key: each for key, each in others.items() if isinstance(each, JsonAnswer)}
+        self.answers: Mapping[int, JsonAnswer] = {
+            key: each for key, each in others.items() if isinstance(each, JsonAnswer)
+        } or _NONE
         self.media = {key: each for key, each in others.items() if isinstance(each, dict)}
         self.problems = frozenset(key for key, each in others.items() if each is Problem)
         self.bare = frozenset(key for key, each in others.items() if each is None)
@@ -75,8 +85,8 @@ class Endpoint:
         self.raw = returns.raw
         self.reply = returns.reply
         self.headers = returns.headers
-        self._bodiless = BODILESS | self.bare
-        self._app_values: dict[str, Any] = {}
+        self._bodiless = BODILESS | self.bare if self.bare else BODILESS
+        self._app_values: Mapping[str, Any] = _NONE
         self.takes_nothing = not (
             signature.parameters or signature.body or signature.request or signature.apps
         )
@@ -94,7 +104,7 @@ class Endpoint:
 
     def use_app_values(self, values: Mapping[str, Any]) -> None:
         """Gives it what its `FromApp` arguments are, by argument."""
-        self._app_values = dict(values)
+        self._app_values = dict(values) or _NONE
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Calls the handler with what the request says, and answers with what it returns.
@@ -135,13 +145,13 @@ class Endpoint:
         Raises:
             TypeError: it is not what the handler's return annotation says.
         """
-        status, empty_status, headers = self.status, self.empty_status, _NO_HEADERS
+        status, empty_status, headers = self.status, self.empty_status, _NONE
         if isinstance(value, Reply):
             if value.status is not None:
                 status = int(value.status)  # it may be an `HTTPStatus`
                 if status != self.status and empty_status is not None:
                     empty_status = status
-            headers = value.headers or _NO_HEADERS
+            headers = value.headers or _NONE
             json, value = value.json, value.value
             if json is not None and self._is_own_json(value, status):
                 return json, status, headers

@@ -268,7 +268,7 @@ _FIRST_BOUND: Final = BUCKETS[0]
 _Key = tuple[str, str, str]
 
 Cell = list[float]
-"""A count for each bucket, one for what is longer than all, and the sum of seconds."""
+"""The sum of seconds, a count for each bucket, and one for what is longer than all."""
 
 
 class Observed(NamedTuple):
@@ -327,7 +327,7 @@ class RequestMetrics:
     def observed(self) -> Iterator[Observed]:
         """All requests so far; call it on the event loop, and it is one moment's."""
         for (method, route, status), cell in self._series.items():
-            yield Observed(method, route, status, tuple(cell[:-1]), cell[-1])
+            yield Observed(method, route, status, tuple(cell[1:]), cell[0])
 
     def forget(self, routes: Collection[str]) -> None:
         """Drops the requests of routes that are no more.
@@ -359,13 +359,13 @@ class RequestMetrics:
 
 def count_in(cell: Cell, seconds: float) -> None:
     """Counts one request, which took so long, in its cell."""
+    cell[0] += seconds
     # Few take longer than the first bound.
-    cell[0 if seconds <= _FIRST_BOUND else bisect_left(BUCKETS, seconds)] += 1
-    cell[-1] += seconds
+    cell[1 if seconds <= _FIRST_BOUND else bisect_left(BUCKETS, seconds) + 1] += 1
 
 
 def _new_cell() -> Cell:
-    return [0] * (len(BUCKETS) + 1) + [0.0]
+    return [0.0] + [0] * (len(BUCKETS) + 1)
 
 
 def active_name(method: str) -> str:

@@ -3,6 +3,7 @@
 import keyword
 import re
 from dataclasses import dataclass
+from sys import intern
 from typing import Final
 
 from petsage.signature import Flaw
@@ -63,7 +64,7 @@ def parse_path(text: str) -> PathTemplate | Flaw:
         wrong = _wrong_name(name, names)
         if wrong is not None:
             return flaw(f"has {part!r}{wrong[0]}", wrong[1])
-        names.append(name)
+        names.append(intern(name))  # the same object for many routes, and in their signatures
         segments.append(None)
     return PathTemplate(text, tuple(segments), tuple(names), tail)
 

@@ -27,6 +27,7 @@ from yarl import URL
 
 from petsage.answers import begin, fail, in_place_of, is_unstored, must_pass, respond_to
 from petsage.context import RequestContext
+from petsage.endpoint import Endpoint
 from petsage.errors import NOTHING_HERE, Problem
 from petsage.feature import CompiledRoute, Run
 from petsage.generation import Generation, Holder
@@ -40,11 +41,13 @@ _DOTS: Final = frozenset((".", ".."))
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mounted:
     """A route in a table: whose it is, and the application under it, which has started.
 
     Attributes:
+        endpoint: what answers.
+        names: those in the path, in its order.
         template: the path with its names, as it is documented, logged and counted.
         is_direct: whether it can be answered without a request: its handler does not take it, and
             nobody else on the way to its endpoint, and back, looks at it.
@@ -54,13 +57,17 @@ class Mounted:
     app: web.Application
     compiled: CompiledRoute
     generation: Generation
+    endpoint: Endpoint = field(init=False)
+    names: tuple[str, ...] = field(init=False)
     template: str = field(init=False)
     is_direct: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """Works out, once, what every request asks."""
+        """Works out, once, what every request asks: it looks here, and at few places more."""
         endpoint = self.compiled.endpoint
         is_alone = self.compiled.run is endpoint and not self.app.on_response_prepare
+        object.__setattr__(self, "endpoint", endpoint)
+        object.__setattr__(self, "names", self.compiled.path.names)
         object.__setattr__(self, "template", self.compiled.path.text)
         object.__setattr__(self, "is_direct", is_alone and not endpoint.takes_request)
 
@@ -83,7 +90,7 @@ class Match(NamedTuple):
 
     def values_of(self, mounted: Mounted) -> dict[str, str]:
         """What the path has for the names of one of the routes."""
-        return dict(zip(mounted.compiled.path.names, self.values, strict=True))
+        return dict(zip(mounted.names, self.values, strict=True))
 
 
 class Refusal(NamedTuple):

@@ -1,8 +1,7 @@
 """What a handler's signature may say, and what it is taken for once `signature_reader` read it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from aiohttp import web
@@ -157,7 +156,7 @@ class Flaw:
     fix: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """An argument that comes from the path, the query, a header or a cookie.
 
@@ -170,6 +169,8 @@ class Parameter:
         many: whether the name may stand several times.
         marker: what its declaration says for the documentation.
         list_names: of a query model, the names that may stand several times.
+        validator: the adapter's own, without what stands before it.
+        key: its name as multidicts of headers compare it: made so once, and not at each look.
     """
 
     argument: str
@@ -181,16 +182,13 @@ class Parameter:
     default: Any = None
     marker: Query = Query()
     list_names: frozenset[str] | None = None
+    validator: Any = field(init=False)
+    key: str = field(init=False)
 
-    @cached_property
-    def validate(self) -> Callable[[Any], Any]:
-        """The adapter's own validator, without what stands before it."""
-        return self.adapter.validator.validate_python
-
-    @cached_property
-    def key(self) -> str:
-        """Its name as multidicts of headers compare it: made so once, and not at each look."""
-        return istr(self.name)
+    def __post_init__(self) -> None:
+        """Works out, once, what every request asks."""
+        object.__setattr__(self, "validator", self.adapter.validator)
+        object.__setattr__(self, "key", istr(self.name) if self.where == "header" else self.name)
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ class Returns:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Signature:
     """Where each of a handler's arguments comes from, and what it returns.
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Mapping
+from sys import intern
 from time import perf_counter
 from typing import Any, Final
 
@@ -182,7 +183,8 @@ def _keep(
                 _SOME_PATH
             )
             after, end = f"{formatter.plain_fields(fields)},".split(_SOME_PATH)
-            parts = opening, before, after, end
+            # Most are the same for many routes: those are in the processor's caches, then.
+            parts = intern(opening), intern(before), intern(after), end
     kept = formatter, counted.cell(method, route, status), *parts
     # By routes, which come from features; a method may be any word.
     if method in KNOWN_METHODS:
