@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import itertools
 import json
 import logging
+import random
 import re
 import signal
 import socket
@@ -1757,3 +1759,61 @@ def test_aiohttp_has_every_private_name_that_the_direct_way_rests_on():
             f"aiohttp {aiohttp.__version__}'s {function.__qualname__} no longer does {gone}: "
             "read it beside petsage/direct.py, which does the same (docs/decisions/0009)"
         )
+
+
+# --- Whatever comes, in whatever pieces -----------------------------------------------------------
+
+LAST = head("quick", "Connection: close")
+
+
+def some_request(chance: random.Random) -> bytes:
+    """One request, of few enough kinds that most heads come again."""
+    method = chance.choice(["GET", "GET", "HEAD", "POST", "POST", "PUT", "DELETE", "OPTIONS"])
+    path = chance.choice(["quick", "quick/me", "order", "order", "order?x=1", "nothing", "count/"])
+    lines, body = [], b""
+    if method in {"POST", "PUT"} and chance.random() < 0.9:
+        body = chance.choice([b'{"name":"x"}', b'{"name":"y"}', b'{"name":1}', b"nope", b""])
+        lines += [f"Content-Length: {len(body)}", chance.choice([JSON_LINE] * 4 + ["X-Own: 1"])]
+    elif method == "POST":
+        body = b'c\r\n{"name":"x"}\r\n0\r\n\r\n'
+        lines += ["Transfer-Encoding: chunked", JSON_LINE]
+    if chance.random() < 0.2:
+        lines.append(chance.choice(['If-None-Match: "a"', "Expect: 100-continue"]))
+    return head(path, *lines, method=method) + body
+
+
+def in_pieces(requests: list[bytes], chance: random.Random) -> list[bytes]:
+    """One packet for each, one for all, or cut anywhere."""
+    raw, way = b"".join(requests), chance.random()
+    if way < 0.5:
+        return requests
+    cuts = [] if way < 0.7 else sorted(chance.sample(range(1, len(raw)), 3))
+    return [raw[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(raw)])]
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.stress)])
+async def test_whatever_comes_is_answered_as_if_no_head_had_come_before(start, count):
+    known, new = await start(source=TAKING), await start(source=TAKING)
+    new.runner.server.heads.keep = lambda *_, **__: None
+    chance = random.Random(count)
+
+    async def ask(server: Server, pieces: list[bytes]) -> list[tuple[str, ...]]:
+        caller = await server.connect()
+        for piece in pieces:
+            caller.writer.write(piece)
+            await asyncio.sleep(0.001)  # so that it is a packet of its own, as a rule
+        raw = await caller.rest()
+        await caller.close()
+        server._callers.remove(caller)
+        own = rb'(?m)^(date|x-request-id|traceparent):.*|(?<="request_id":")\w+'
+        shown = re.sub(own, b"", raw, flags=re.IGNORECASE).decode()
+        return [tuple(sorted(answer.split("\r\n"))) for answer in shown.split("HTTP/1.1 ")]
+
+    for _ in range(count):
+        requests = [some_request(chance) for _ in range(chance.randint(1, 4))]
+        pieces = [*in_pieces(requests, chance), LAST]
+        assert await ask(known, pieces) == await ask(new, pieces), pieces
+    heads = known.runner.server.heads
+    assert heads
+    assert heads.refused
+    assert heads.with_bodies
