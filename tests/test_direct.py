@@ -1783,11 +1783,15 @@ def some_request(chance: random.Random) -> bytes:
 
 
 def in_pieces(requests: list[bytes], chance: random.Random) -> list[bytes]:
-    """One packet for each, one for all, or cut anywhere."""
+    """One packet for each, one of them in two, one for all, or cut anywhere."""
     raw, way = b"".join(requests), chance.random()
-    if way < 0.5:
+    if way < 0.3:
         return requests
-    cuts = [] if way < 0.7 else sorted(chance.sample(range(1, len(raw)), 3))
+    if way < 0.7:
+        *before, last = requests
+        cut = len(last) - chance.randint(1, 12)
+        return [*before, last[:cut], last[cut:]]
+    cuts = [] if way < 0.85 else sorted(chance.sample(range(1, len(raw)), 3))
     return [raw[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(raw)])]
 
 
