@@ -6,13 +6,12 @@ has to be took more than there is. So a body that may be that wrong is validated
 thing that is wrong in it, and its sender is told no more than that there is one.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
-from petsage.collisions import children, made_anew, rebuilt
+from petsage.collisions import children, kind_of, made_anew, rebuilt
 
 MAX_TOLD: Final = 300_000
 """So many errors, or values within them, may be told of; it takes a fifth of a second."""
@@ -87,7 +86,7 @@ def _told(text: str) -> ValidationError:
 
 def _weight(schema: Any) -> int:
     """In how many ways one value may be wrong, at the most, each about the value and all in it."""
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    kind = kind_of(schema)
     if kind == "union":
         return sum(map(_weight, schema["choices"]))
     most = max((_weight(each) for _, each in children(schema)), default=1)
@@ -104,14 +103,14 @@ def _weight(schema: Any) -> int:
 
 def _trials(schema: Any) -> int:
     """The weight of the heaviest part that may be wrong where the whole is right."""
-    if isinstance(schema, Mapping) and schema.get("type") in _TRIALS:
+    if kind_of(schema) in _TRIALS:
         return _weight(schema)
     return max((_trials(each) for _, each in children(schema)), default=0)
 
 
 def _has_reference(schema: Any, *, is_trial: bool = False) -> bool:
     """Whether a part that may be wrong has what is defined elsewhere, too."""
-    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    kind = kind_of(schema)
     is_trial = is_trial or _is_trial(schema)
     if kind == "definition-ref":
         return is_trial
@@ -119,9 +118,8 @@ def _has_reference(schema: Any, *, is_trial: bool = False) -> bool:
 
 
 def _is_trial(schema: Any) -> bool:
-    return isinstance(schema, Mapping) and (
-        schema.get("type") in _TRIALS or schema.get("on_error", "raise") != "raise"
-    )
+    kind = kind_of(schema)
+    return kind in _TRIALS or (kind is not None and schema.get("on_error", "raise") != "raise")
 
 
 def _ending(schema: Any) -> Any:
@@ -131,7 +129,7 @@ def _ending(schema: Any) -> Any:
 
 def _with_ends(node: Any, *, may_end: bool, in_definitions: bool) -> Any:
     """A part of it; it ends by itself only where no other part might do in its place."""
-    kind = node.get("type") if isinstance(node, Mapping) else None
+    kind = kind_of(node)
     may_end = may_end and not _is_trial(node)
     parts = {}
     for name, each in children(node):

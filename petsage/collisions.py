@@ -116,9 +116,17 @@ def children(node: Any) -> list[tuple[Any, Any]]:
         return list(enumerate(node))
     if not isinstance(node, Mapping):
         return []
-    # Without a kind of its own it is a mapping from names to schemas.
-    is_schema = isinstance(node.get("type"), str)
+    is_schema = kind_of(node) is not None
     return [(name, each) for name, each in node.items() if not (is_schema and name in _OTHER)]
+
+
+def kind_of(node: Any) -> str | None:
+    """The `type` of a core schema; None of a part that is none.
+
+    A mapping from names to schemas may well have one for `type`.
+    """
+    kind = node.get("type") if isinstance(node, Mapping) else None
+    return kind if isinstance(kind, str) else None
 
 
 def rebuilt(node: Any, parts: Mapping[Any, Any]) -> Any:
@@ -132,8 +140,8 @@ def _with(seen: _Seen, node: Any) -> Any:
     """A core schema whose hashed members are counted; None where there is nothing to count."""
     found = {name: _with(seen, each) for name, each in children(node)}
     made = {name: each for name, each in found.items() if each is not None}
-    kind = node.get("type") if isinstance(node, Mapping) else None
-    if isinstance(kind, str) and kind in _HASHED:
+    kind = kind_of(node)
+    if kind in _HASHED:
         name = _HASHED[kind]
         members = node.get(name) or core_schema.any_schema()
         if members["type"] not in _HARMLESS:

@@ -742,3 +742,38 @@ async def all_of_it(all: Annotated[All, Query()]) -> str:
         assert [(each["pointer"], each["type"]) for each in problem["errors"]] == [
             (pointer, "string_unicode")
         ]
+
+
+async def test_fields_may_have_the_names_that_schemas_are_made_of(serve: Server) -> None:
+    """pydantic's core schema of a model, which is walked, has these words for its own."""
+    words = (
+        "type",
+        "fields",
+        "choices",
+        "items_schema",
+        "definitions",
+        "ref",
+        "on_error",
+    )
+    members = "\n".join(f"    {word}: set[int]" for word in words)
+    client = await serve(
+        f"""
+class Words(BaseModel):
+{members}
+
+@routes.post("/it")
+async def it(words: list[Words]) -> int:
+    return len(words)
+"""
+    )
+    right = {key: [1, 2] for key in words}
+    assert (await client.post("/api/v1/it", [right])).json == 1
+    wrong = await client.post("/api/v1/it", [right, right | {"type": ["x"], "ref": 1}])
+    assert entries(wrong) == [
+        ("body", "/1/type/0", "int_type"),
+        ("body", "/1/ref", "set_type"),
+    ]
+    large = [{word: list(range(20)) for word in words} for _ in range(500)]
+    assert (await client.post("/api/v1/it", large)).json == 500
+    large[-1]["type"] = ["x"]
+    assert entries(await client.post("/api/v1/it", large)) == [("body", "", "too_many_errors")]
