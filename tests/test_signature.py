@@ -746,15 +746,7 @@ async def all_of_it(all: Annotated[All, Query()]) -> str:
 
 async def test_fields_may_have_the_names_that_schemas_are_made_of(serve: Server) -> None:
     """pydantic's core schema of a model, which is walked, has these words for its own."""
-    words = (
-        "type",
-        "fields",
-        "choices",
-        "items_schema",
-        "definitions",
-        "ref",
-        "on_error",
-    )
+    words = ("type", "fields", "choices", "items_schema", "definitions", "ref", "on_error")
     members = "\n".join(f"    {word}: set[int]" for word in words)
     client = await serve(
         f"""
@@ -773,6 +765,7 @@ async def it(words: list[Words]) -> int:
         ("body", "/1/type/0", "int_type"),
         ("body", "/1/ref", "set_type"),
     ]
+    large: list[dict[str, Any]]
     large = [{word: list(range(20)) for word in words} for _ in range(500)]
     assert (await client.post("/api/v1/it", large)).json == 500
     large[-1]["type"] = ["x"]
