@@ -85,6 +85,7 @@ class ServerProcess:
                     return line
         finally:
             limit.cancel()
+            limit.join()  # or a look around after the test finds it, and waits for its end
         raise AssertionError(f"the process ended: {self._process.communicate()[1].decode()}")
 
     def log(self) -> Iterator[dict[str, Any]]:
