@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from petsage.broken_sinks import KINDS, break_sink
+from tests.conftest import clean_environment
 
 SMOKE = "/api/v1/smoke-test"
 BREAKING = [kind for kind in KINDS if kind != "deleted"]  # a deleted file is made anew
@@ -195,7 +196,7 @@ async def test_it({fixtures}, kind, log_lines):
     await petsage_client.get("/")
 """
     )
-    done = warm_pytest.run(("-q",), cwd=tmp_path, env=os.environ, stdin="", timeout_s=60)
+    done = warm_pytest.run(("-q",), cwd=tmp_path, env=clean_environment(), stdin="", timeout_s=60)
 
     assert "3 passed" in done.stdout, done.stdout
     assert done.returncode == 0

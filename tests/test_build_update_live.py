@@ -21,6 +21,8 @@ from petsage.letting_go import require_unserved
 from petsage.settings import DatabaseSettings, ServerSettings, Settings
 from tests.conftest import clean_environment
 
+pytestmark = pytest.mark.usefixtures("bytecode_of_tools")
+
 FIELDS = ["name:str", "species:dog|cat", "note:str?"]
 TAKEN_UP_S = 5.0  # a second, where the machine has nothing else to do
 
@@ -85,7 +87,7 @@ def pets(project):
 
 
 def test_an_update_of_what_serves_refuses_nobody_and_undo_drops_what_it_kept(
-    project, pets, start_server, bytecode_of_tools
+    project, pets, start_server
 ):
     server = start_server()
     url = f"{server.address}/api/v1/pets"
@@ -165,11 +167,8 @@ def test_undo_keeps_what_is_kept_and_says_how_it_is_dropped(project, pets):
         ("--update", "pets", "--force"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(project, arguments):
-    ended = subprocess.run(
-        [sys.executable, "-m", "petsage", "build", *arguments], cwd=project, text=True,
-        env=clean_environment(), capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+def test_options_that_do_not_go_together_are_refused(petsage, arguments):
+    ended = petsage("build", *arguments)
     assert ended.returncode == 2, ended.stderr
 
 

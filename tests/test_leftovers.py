@@ -1,6 +1,5 @@
 """What no test may leave behind: suites that do, run by a pytest of their own."""
 
-import os
 import re
 import subprocess
 import textwrap
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import clean_environment
 from tests.warm import WarmCommand
 
 INI = """
@@ -41,7 +41,9 @@ def run(tmp_path: Path, warm_pytest: WarmCommand) -> Run:
     def run(source: str, ini: str = INI) -> subprocess.CompletedProcess[str]:
         (tmp_path / "pytest.ini").write_text(ini, encoding="utf-8")
         (tmp_path / "test_it.py").write_text(TOP + textwrap.dedent(source), encoding="utf-8")
-        return warm_pytest.run(("-q",), cwd=tmp_path, env=os.environ, stdin="", timeout_s=60)
+        return warm_pytest.run(
+            ("-q",), cwd=tmp_path, env=clean_environment(), stdin="", timeout_s=60
+        )
 
     return run
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import clean_environment
+
 ECHO = """
 import logging
 from typing import Annotated
@@ -220,6 +222,7 @@ def run_pytest(folder: Path, files, *arguments):
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=60,
