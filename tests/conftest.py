@@ -27,6 +27,7 @@ from tests.warm import WarmCommand
 ROOT = Path(__file__).parent.parent
 START_S = 60
 LONG_S = 120
+_file_of_tests = [""]
 
 # Tests that do not say how many values they try: so many are enough each time, for they are others
 # each time.
@@ -167,6 +168,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_logfinish(nodeid: str, location: tuple[str, int | None, str]) -> None:
+    """Lets it pass over what the tests of a file leave, too: what they have imported, above all."""
+    if location[0] != _file_of_tests[-1]:
+        _file_of_tests[:] = [location[0]]
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def written_for_this_user() -> Iterator[None]:
     """Has tests write features that no one else may write, whatever the umask they run under."""
@@ -290,7 +299,7 @@ def start_server(project: Path) -> Iterator[StartServer]:
 @pytest.fixture(scope="session")
 def warm_command(bytecode_apart: None) -> Iterator[WarmCommand]:
     """A process that has `petsage` imported, for all tests."""
-    imports = ("petsage.cli", "petsage.survey", "petsage.log_search", "rich.table")
+    imports = ("petsage.commands", "petsage.survey", "petsage.log_search", "rich.table")
     command = WarmCommand("petsage", *imports)
     yield command
     command.end()
