@@ -76,10 +76,10 @@ def look_inside(process: ServerProcess) -> Inside:
 def _look(process: ServerProcess) -> Inside:
     proc = Path(f"/proc/{process.pid}")
     _, inside = process.get("/api/v1/inside?collect=true")
+    status = (proc / "status").read_text()  # before the metrics, which a thread of its own reads
     with urllib.request.urlopen(f"{process.address}/metrics") as answer:
         lines = [line for line in answer.read().decode().splitlines() if line[:1] not in {"", "#"}]
     metrics = dict(line.rsplit(" ", 1) for line in lines)
-    status = (proc / "status").read_text()
     children: list[int] = []
     for task in (proc / "task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # that thread has ended
