@@ -17,6 +17,7 @@ from aiohttp import web
 
 from petsage.metrics import ConnectionCounts
 from petsage.sockets import url_of
+from petsage.steady import Steady
 
 # So many are taken in one go; then the loop has its turn.
 _AT_ONCE: Final = 64
@@ -105,7 +106,7 @@ class _Listener:
                 self.rest_for(_FAILED_REST_S)
                 return
             self._taken_since = True
-            task = self._loop.create_task(self._adopt(taken))
+            task = Steady(self._adopt(taken), loop=self._loop, name="adopt")
             self._coming.add(task)
             task.add_done_callback(self._coming.discard)
 

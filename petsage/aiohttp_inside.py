@@ -32,7 +32,16 @@ _OF_A_CONNECTION: Final = (
     *("_payload_parser", "_process_keepalive", "_read_bufsize", "_reading_paused"),
     *("_request_count", "_request_factory", "_request_in_progress"),
     *("_resume_transport_reading", "_upgraded"),
-    *("_waiter", "access_logger", "close", "data_received", "finish_response", "force_close"),
+    *(
+        "_task_handler",
+        "_tcp_keepalive",
+        "_waiter",
+        "access_logger",
+        "close",
+        "data_received",
+        "finish_response",
+        "force_close",
+    ),
     *("handle_error", "log_access", "log_exception", "max_field_size", "max_headers"),
     *("max_line_size", "peername", "set_parser", "shutdown", "start", "transport"),
 )
@@ -45,7 +54,13 @@ _SIGNATURES: Final = {
 }
 # What the methods of aiohttp's own look at: overriding them would have no effect where not.
 _CALLS: Final = {
-    "connection_made": ("_process_keepalive", "_next_keepalive_close_time"),
+    # It is done again, in another task.
+    "connection_made": (
+        *("_keepalive_handle", "_keepalive_timeout", "_manager", "_next_keepalive_close_time"),
+        *("_process_keepalive", "_task_handler", "connection_made", "start", "tcp_keepalive"),
+    ),
+    "connection_lost": ("_task_handler",),
+    "shutdown": ("_task_handler",),
     "data_received": ("_messages", "_request_count", "_waiter", "_upgraded", "_force_close"),
     "start": ("_waiter", "_messages", "_request_factory", "_handle_request", "message_consumed"),
     "pause_reading": ("_pause_transport_reading",),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import select
+import sys
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -29,6 +30,7 @@ from petsage.logs.access import ACCESS_LOGGER, AccessLogger
 from petsage.metrics import REQUESTS
 from petsage.proxies import Proxies
 from petsage.settings import ServerSettings
+from petsage.steady import Begun
 from petsage.timed import TimedHandler, time_limits
 from petsage.wheel import Wheel
 
@@ -52,26 +54,19 @@ class Connection(TimedHandler):
 
     __slots__ = ()
 
-    async def start(self) -> None:
-        """Answers what comes, one after another, until the connection is closed.
+    if sys.version_info < (3, 12):
 
-        A feature that cancels every task would leave it open, and nobody to answer on it.
-        """
-        while True:
-            try:
-                await super().start()
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                transport = self.transport
-                is_over = transport is None or transport.is_closing() or self._force_close
-                # To close one that waits, aiohttp cancels what it waits for, and not the task.
-                if is_over or self._close or task is None or not task.cancelling():
-                    raise
-                while task.uncancel():
-                    pass
-                await self._end_direct()  # nothing else is answered meanwhile
-            else:
-                return
+        def _handle_request(self, *args: Any) -> Any:
+            """Answers a request, whose task somebody may cancel before it has begun.
+
+            From Python 3.12 on aiohttp's tasks begin at once.
+            """
+            answering = super()._handle_request(*args)
+            return Begun(answering, self._is_over)  # type: ignore[abstract] # slots are none
+
+    def _is_over(self) -> bool:
+        transport = self.transport
+        return transport is None or transport.is_closing() or self._force_close
 
     def close_if_idle(self) -> None:
         """Closes it when it waits for a request of which nothing has come, and none is likely.
@@ -81,7 +76,9 @@ class Connection(TimedHandler):
         just before the close, which would reset it.
         """
         waiter, transport = self._waiter, self.transport
-        if waiter is None or waiter.done() or self._messages or self._part_since or not transport:
+        if waiter is None or waiter.done() or self._messages or self._part_since:
+            return
+        if transport is None or transport.is_closing():
             return
         idle_since = self._next_keepalive_close_time - self._keepalive_timeout
         if self._loop.time() - idle_since < _NEXT_REQUEST_S:

@@ -35,6 +35,7 @@ from petsage.parsing import StrictHandler
 from petsage.response import JSON, Content, JsonResponse, in_one_piece
 from petsage.routing import Mounted, Refusal, RequestMatch, TableResource
 from petsage.short_way import has_plain_body, is_plain
+from petsage.steady import RequestTask
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class DirectHandler(StrictHandler):
         self._remote: str | None = None
         assert isinstance(self.access_logger, AccessLogger)  # noqa: S101 - for mypy: `Runner` gives it
         self._access: AccessLogger = self.access_logger
-        self._direct: asyncio.Task[None] | None = None
+        self._direct: RequestTask[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins, and notes who is there: a transport that is closed does not say."""
@@ -257,7 +258,10 @@ class DirectHandler(StrictHandler):
         self._request_in_progress = True
         self._take_off()
         # A task of its own, so that no request sees the context variables of another.
-        self._direct = self._loop.create_task(self._answer(message, found, waiter, body))
+        answer = self._answer(message, found, waiter, body)
+        # With a name, since to make one up takes longer.
+        self._direct = task = RequestTask(answer, loop=self._loop, name="request")
+        task.feature = found[0].feature
 
     async def _answer(  # noqa: PLR0912, PLR0915 - in one piece, as is said below
         self,
@@ -330,7 +334,7 @@ class DirectHandler(StrictHandler):
         """Waits for the next request as aiohttp's loop does, or closes the connection."""
         self._direct = None
         self._request_in_progress = False
-        if not waiter.cancelled():  # else aiohttp's loop begins anew, and waits by itself
+        if not waiter.cancelled():  # else nothing waits any more
             self._waiter = waiter
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)  # the stop waits for this answer
@@ -360,17 +364,6 @@ class DirectHandler(StrictHandler):
             coroutine: Any = self._direct.get_coro()
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 self._land()  # what has not begun never comes to its end
-
-    async def _end_direct(self) -> None:
-        """Waits until what is answered directly is; where it was never begun, closes."""
-        direct = self._direct
-        if direct is not None:
-            await asyncio.wait({direct})
-            if self._direct is direct:  # a feature has cancelled it before its first step
-                self._direct = None
-                self._request_in_progress = False
-                self._land()
-                self.force_close()
 
     async def _answer_anew(self, message: RawRequestMessage, body: bytes) -> bool:
         """Answers one request whose route has gone before it began; whether it goes on."""

@@ -7,12 +7,14 @@ waits for the next: an idle one would keep the feature alive, and its code.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage, StreamWriter
 from aiohttp.streams import StreamReader
+from aiohttp.tcp_helpers import tcp_keepalive
 from aiohttp.web_protocol import ERROR, RequestHandler
 from multidict import CIMultiDict
 
@@ -20,6 +22,7 @@ from petsage.context import RequestContext
 from petsage.generation import Generation, Holder
 from petsage.protocol import says_close
 from petsage.proxies import Origin, Proxies
+from petsage.steady import Steady
 
 # What a request counts as that its client has cut: no failure of whoever answers it.
 _CLIENT_GONE: Final = 499
@@ -106,6 +109,23 @@ class HoldingHandler(RequestHandler, Holder):
         self._was_left = False
         self.is_cut = False
         """Whether the answer whose access line is written ended before its end."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins, as aiohttp does, but in a task that no feature ends.
+
+        aiohttp makes a task like any other, which everybody may cancel before it has begun: then
+        nobody would ever answer on this connection.
+        """
+        BaseProtocol.connection_made(self, transport)
+        real_transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        tcp_keepalive(real_transport)
+        manager, loop = self._manager, self._loop
+        assert manager is not None  # noqa: S101 - for mypy: it made this
+        manager.connection_made(self, real_transport)
+        close_time = loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = close_time
+        self._keepalive_handle = loop.call_at(close_time, self._process_keepalive)
+        self._task_handler = Steady(self.start(), loop=loop, name="connection")
 
     def hold(
         self, generation: Generation, context: RequestContext, task: asyncio.Task[Any] | None

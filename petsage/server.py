@@ -362,7 +362,9 @@ class _Process:
     async def _pause(self, seconds: float) -> None:
         """Waits, unless there is a hurry."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds)
+            # `wait_for` would make a task of it, which anybody may cancel.
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
 
 def _descriptors_of(process: "ref[_Process]") -> list[int]:

@@ -5,19 +5,20 @@ its handlers would end the server, and `loop.stop()`, or a task factory that rai
 """
 
 import asyncio
+import inspect
 import math
 import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import Context
 from types import FrameType
 from typing import Any, Final, TypeVar
 
 from petsage.context import current_request
-from petsage.strays import feature_of, tell
+from petsage.strays import feature_of, run_to_end, tell
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ _told: Final[dict[str, float]] = {}
 
 _FORK: Final = "use `subprocess`, or `multiprocessing` with `spawn`"
 _TASKS: Final = "cancel only tasks that the feature has begun itself"
+# What calls that which was left to the loop, without anything of Python's between.
+_CALLED_BY_LOOP: Final = (run_to_end.__code__, asyncio.Handle._run.__code__)
 _LOOP: Final = "take it out: the event loop is the server's, and every feature's"
 
 
@@ -35,15 +38,44 @@ class Steady(asyncio.Task[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancels it, unless a feature asks for that, which is told."""
-        name = feature_on_stack()
-        if name is None or _current_task() is self:  # a lifespan may end itself
+        caller = sys._getframe(1)
+        # The server has no task cancelled by the loop: `call_soon(task.cancel)` is a feature's.
+        is_left = caller.f_code in _CALLED_BY_LOOP
+        name = _feature_of_request() if is_left else feature_on_stack()
+        if not (is_left or name is not None) or self._may_cancel(name):
             return super().cancel(msg)
         now = time.monotonic()
-        if now - _told.get(name, -math.inf) > _QUIET_S:  # who cancels one cancels them all
-            _told[name] = now
-            said = "would have cancelled tasks of the server's own, which go on"
+        told = name or "?"
+        if now - _told.get(told, -math.inf) > _QUIET_S:  # who cancels one cancels them all
+            _told[told] = now
+            said = "would have cancelled tasks that are not its own, which go on"
             tell(name, f"{said}: {self.get_name()}", None, fix=_TASKS, kind="cancels-others")
         return False
+
+    def _may_cancel(self, name: str | None) -> bool:
+        """Whether a feature may end it; None is one that is not known."""
+        del name
+        return _current_task() is self  # a lifespan may end itself
+
+
+class RequestTask(Steady[T]):
+    """A task that answers a request: its own feature may cancel it, once it has begun.
+
+    One that is cancelled before it has run at all never knows of it, and its client would never
+    be answered.
+
+    Attributes:
+        feature: whose request it is.
+    """
+
+    __slots__ = ("feature",)
+
+    feature: str
+
+    def _may_cancel(self, name: str | None) -> bool:
+        coroutine: Any = self.get_coro()
+        has_begun = inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+        return has_begun and (name == self.feature or super()._may_cancel(name))
 
 
 def begin_steady(
@@ -51,6 +83,44 @@ def begin_steady(
 ) -> Steady[T]:
     """`asyncio.create_task`, for what is to run on whatever a feature does."""
     return Steady(coroutine, loop=asyncio.get_running_loop(), name=name, context=context)
+
+
+class Begun(Coroutine[Any, Any, T]):
+    """A coroutine that begins even where its task is cancelled before it has run at all.
+
+    Args:
+        coroutine: one that has not begun.
+        is_over: whether nobody waits for it any more, and it need not.
+    """
+
+    __slots__ = ("_coroutine", "_is_over", "close", "send")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], is_over: Callable[[], bool]) -> None:
+        self._coroutine: Any = coroutine
+        self._is_over = is_over
+        self.send = coroutine.send  # type: ignore[method-assign] # what it does, sooner
+        self.close = coroutine.close  # type: ignore[method-assign] # as above
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coroutine.__await__()  # type: ignore[no-any-return] # as typed
+
+    def throw(self, *raised: Any) -> Any:
+        """Raises it inside, where that has begun; else begins."""
+        is_new = inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CREATED
+        if is_new and not self._is_over():
+            task = asyncio.current_task()
+            while task is not None and task.uncancel():
+                pass
+            return self._coroutine.send(None)
+        return self._coroutine.throw(*raised)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)  # its name, and where it waits
+
+
+def _feature_of_request() -> str | None:
+    request = current_request()
+    return None if request is None else request.feature
 
 
 def feature_on_stack() -> str | None:
@@ -127,10 +197,7 @@ class _SteadyLoop(asyncio.AbstractEventLoop):
 
     def stop(self) -> None:
         """Stops it, unless a feature asks for that, or a callback that it has left."""
-        name = feature_on_stack()
-        request = current_request()
-        if name is None and request is not None:
-            name = request.feature
+        name = feature_on_stack() or _feature_of_request()
         if name is None:
             super().stop()
             return

@@ -17,6 +17,10 @@ async def steady() -> dict[str, str]:
 feature = Feature(routes)
 '''
 
+WAITS = STEADY.replace("/steady", "/waits").replace(
+    "    return", "    import asyncio\n    await asyncio.sleep(0.01)\n    return"
+)
+
 RAISES = '''"""Its handlers raise."""
 import asyncio
 from aiohttp import web
@@ -719,10 +723,15 @@ async def cancels_all():
 async def cancels_others():
     cancel(asyncio.all_tasks() - {asyncio.current_task()})
 
+def cancels_later():
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        asyncio.get_running_loop().call_soon(task.cancel)
+
 async def cancels_on():
-    for _ in range(100):
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
         await cancels_others()
-        await asyncio.sleep(0.004)
+        await asyncio.sleep(0)
 
 def begins_cancelling():
     LEFT.append(asyncio.create_task(cancels_on()))
@@ -750,6 +759,7 @@ def no_hooks():
 LOOP = {
     "cancels-all": cancels_all,
     "cancels-others": cancels_others,
+    "cancels-later": cancels_later,
     "stops-later": lambda: asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop),
     "ends-generators": lambda: asyncio.get_running_loop().shutdown_asyncgens(),
     "ends-threads": lambda: asyncio.get_running_loop().shutdown_default_executor(),
