@@ -42,8 +42,10 @@ def _is_whole(buffer: Any) -> bool:
     member = _MEMBERS.get(buffer.encoding)
     if member is None:
         return True  # aiohttp looks by itself
+    decompress = unpacker._decompressor.decompress
     try:
-        return bool(unpacker._decompressor.decompress(member) == _TEXT)
+        # In two parts: zstd takes a whole member for one that begins, amid the head of another.
+        return bool(decompress(member[:1]) + decompress(member[1:]) == _TEXT)
     except Exception as error:
         # Each library has errors of its own, and this is what they say of a member within another.
         raise ContentEncodingError(f"{buffer.encoding} ends too early") from error
