@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 
 from petsage.context import RequestContext
 from petsage.generation import Generation, Holder
-from petsage.protocol import says_close
+from petsage.protocol import keeps_alive
 from petsage.proxies import Origin, Proxies
 from petsage.steady import Steady
 
@@ -181,7 +181,7 @@ class HoldingHandler(RequestHandler, Holder):
                 message = message._replace(version=HttpVersion11)
             else:
                 writer = _NewerWriter(self, self._loop)
-                if says_close(message):
+                if not keeps_alive(message):
                     message = message._replace(should_close=True)
         if self._is_last and not self._messages:
             message = message._replace(should_close=True)

@@ -130,13 +130,16 @@ def length_of(value: str) -> int:
     return int(value if len(value) < _MANY_DIGITS else value.lstrip("0") or "0")
 
 
-def says_close(message: RawRequestMessage) -> bool:
-    """Whether `close` is among what a request says of its connection, whatever is beside it.
+def keeps_alive(message: RawRequestMessage) -> bool:
+    """Whether a request of HTTP/1.0 asks that its connection goes on.
 
-    Of HTTP/1.0, the parser takes `keep-alive, close` for the first of them.
+    `close` beats whatever is beside it, and what a client means for its proxy counts for nothing:
+    one that knows neither passes it on (RFC 9112, appendix C.2.2). The parser takes the first of
+    `keep-alive, close`, and `Proxy-Connection` for `Connection`.
     """
     lines = message.headers.getall(hdrs.CONNECTION, ())
-    return any(each.strip(" \t").lower() == "close" for line in lines for each in line.split(","))
+    asked = {each.strip(" \t").lower() for line in lines for each in line.split(",")}
+    return "keep-alive" in asked and "close" not in asked
 
 
 def wrong_version() -> Problem:

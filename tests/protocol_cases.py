@@ -149,6 +149,20 @@ CASES: dict[str, dict[str, Case]] = {
             (200,),
             lacks=b"keep-alive",
         ),
+        "`Proxy-Connection` is no `Connection`": Case(
+            b"GET /look HTTP/1.0\r\nProxy-Connection: keep-alive\r\n\r\n",
+            (200,),
+            lacks=b"keep-alive",
+        ),
+        "nor beside one": Case(
+            b"GET /look HTTP/1.0\r\nConnection: x\r\nProxy-Connection: keep-alive\r\n\r\n",
+            (200,),
+            lacks=b"keep-alive",
+        ),
+        "nor takes it anything away": good(
+            b"GET /look HTTP/1.0\r\nConnection: x, Keep-Alive\r\nProxy-Connection: close\r\n\r\n",
+            head=b"connection: keep-alive",
+        ),
     },
     "line-malformed": refused(
         {
