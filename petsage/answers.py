@@ -8,7 +8,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.client_exceptions import ClientConnectionResetError
@@ -24,7 +24,7 @@ from petsage.context import (
     new_request_context,
     set_current_request,
 )
-from petsage.errors import PROBLEM_TYPE, Problem
+from petsage.errors import PROBLEM_TYPE, Problem, is_a
 from petsage.framing import ends_with_connection, require_framing
 from petsage.response import SERVER, Content, JsonResponse
 from petsage.troubles import TROUBLES, place_in
@@ -49,7 +49,6 @@ _READS_A_BODY: Final = frozenset(("text", "json", "post", "multipart"))
 _MULTIPART_MODULE: Final = "aiohttp.multipart"
 
 M = TypeVar("M", bound=Callable[..., Any])
-E = TypeVar("E", bound=BaseException)
 
 
 def begin(request: web.BaseRequest | RawRequestMessage) -> RequestContext:
@@ -239,11 +238,6 @@ def is_unstored(run: Any) -> bool:
             return True
         run = run.keywords.get("handler")
     return False
-
-
-def is_a(error: BaseException, kind: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
-    """`isinstance` by the type alone: what an error says is its class may be code that raises."""
-    return issubclass(type(error), kind)
 
 
 def must_pass(error: BaseException, context: RequestContext | None, connection: Any) -> bool:

@@ -22,7 +22,7 @@ from petsage.answers import (
 )
 from petsage.catalog import CATALOG
 from petsage.context import current_request
-from petsage.errors import Problem
+from petsage.errors import Problem, is_a
 from petsage.framing import require_whole
 from petsage.heads import Heads
 from petsage.holding import CUT
@@ -101,7 +101,7 @@ class Connection(TimedHandler):
         """
         context = current_request() or begin(request)
         response: web.StreamResponse
-        if isinstance(exc, Problem):
+        if is_a(exc, Problem):
             response = problem_response(exc, context)
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             response = fail(request, exc or TimeoutError("outside of every handler"))
@@ -132,7 +132,7 @@ class Connection(TimedHandler):
             answer, was_cut = await super().finish_response(request, resp, start_time)
         except BaseException as error:
             if must_pass(error, context, self):
-                if isinstance(error, asyncio.CancelledError):
+                if is_a(error, asyncio.CancelledError):
                     self.log_access(request, resp, start_time)  # the stop cuts what has begun
                 raise
             resp = fail(request, error)
@@ -151,7 +151,7 @@ class Connection(TimedHandler):
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Logs what aiohttp could not handle, but no traceback of a body that nobody read."""
-        if isinstance(kw.get("exc_info"), _BODY_ERRORS):
+        if is_a(kw.get("exc_info"), _BODY_ERRORS):
             self.logger.debug("The rest of a body could not be read: %r", kw["exc_info"])
         else:
             super().log_exception(*args, **kw)

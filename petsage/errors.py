@@ -10,10 +10,12 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, TypeGuard, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+E = TypeVar("E", bound=BaseException)
 
 _log = logging.getLogger(__name__)
 
@@ -61,13 +63,18 @@ class StorageError(PetSageError):
     """The database cannot be used as it is, or by this code."""
 
 
+def is_a(error: BaseException | None, kind: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
+    """`isinstance` by the type alone: what an error says is its class may be code that raises."""
+    return issubclass(type(error), kind)
+
+
 def words_of(error: BaseException) -> str:
     """What an error says; of pydantic's, not what it was given: a body, a password.
 
     Raises:
         BaseException: whatever the error's own `__str__` raises.
     """
-    if not isinstance(error, ValidationError):
+    if not is_a(error, ValidationError):
         return str(error)
     count = error.error_count()
     lines = [f"{count} validation error{'' if count == 1 else 's'} for {error.title}"]

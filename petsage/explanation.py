@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from petsage.errors import did_you_mean, words_of
+from petsage.errors import did_you_mean, is_a, words_of
 from petsage.signature import Flaw
 from petsage.snapshot import PACKAGE, Snapshot
 
@@ -38,9 +38,9 @@ def import_flaw(error: BaseException, snapshot: Snapshot, features: Container[st
         snapshot: the feature's.
         features: the names of all features that there are.
     """
-    if isinstance(error, ModuleNotFoundError) and error.name:
+    if is_a(error, ModuleNotFoundError) and error.name:
         return _missing_module(error.name, snapshot, features)
-    if isinstance(error, SystemExit):
+    if is_a(error, SystemExit):
         problem = f"the import calls sys.exit({said(error)})"
         return Flaw("import-failed", problem, "take that call out; raise an error instead")
     name = type(error).__name__

@@ -12,7 +12,7 @@ from weakref import ref
 
 from aiohttp import web
 
-from petsage.errors import words_of
+from petsage.errors import is_a, words_of
 
 _log = logging.getLogger(__name__)
 
@@ -109,9 +109,9 @@ async def run_check(check: Check, app: web.Application) -> CheckResult:
             reason = "the probe returned False"
     except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
         # A probe has no right to stop the server, nor to pass for cancelled when nobody asked.
-        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        if is_a(error, asyncio.CancelledError) and _is_cancelled():
             raise
-        if isinstance(error, TimeoutError) and limit.expired():
+        if is_a(error, TimeoutError) and limit.expired():
             reason = f"no answer within {check.timeout_s:g} s"
         else:
             reason = _told(error)

@@ -28,7 +28,7 @@ from yarl import URL
 from petsage.answers import begin, fail, in_place_of, is_unstored, must_pass, respond_to
 from petsage.context import RequestContext
 from petsage.endpoint import Endpoint
-from petsage.errors import NOTHING_HERE, Problem
+from petsage.errors import NOTHING_HERE, Problem, is_a
 from petsage.feature import CompiledRoute, Run
 from petsage.generation import Generation, Holder
 from petsage.metrics import RequestMetrics, active_name
@@ -391,7 +391,7 @@ async def _answer(
         error = in_place_of(raised, context) if context.is_overdue else raised
         # SystemExit and KeyboardInterrupt would stop the server; a handler has no right to.
         if must_pass(error, context, request.protocol):
-            if isinstance(error, asyncio.CancelledError):
+            if is_a(error, asyncio.CancelledError):
                 # It is cut: no answer follows, and so no access line but this one.
                 begun: Any = context.answer or web.Response(status=503)
                 request.protocol.log_access(request, begun, 0.0)

@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from petsage.errors import is_a
 from petsage.snapshot import PACKAGE
 from petsage.stacks import told_coroutine
 from petsage.troubles import TROUBLES, TroubleKind, place_in
@@ -70,7 +71,8 @@ def feature_behind(error: BaseException | None) -> str | None:
 
 
 def _is_stray(error: BaseException) -> bool:
-    return not isinstance(error, RuntimeError) or str(error).startswith(_STOPPED)
+    # Either loop raises its very own; what a feature calls one may say nothing.
+    return type(error) is not RuntimeError or str(error).startswith(_STOPPED)
 
 
 def _members(error: BaseException | None) -> Iterator[BaseException]:
@@ -80,7 +82,7 @@ def _members(error: BaseException | None) -> Iterator[BaseException]:
         each, count = waiting.pop(), count + 1
         if each is not None:
             yield each
-        if isinstance(each, BaseExceptionGroup):
+        if is_a(each, BaseExceptionGroup):
             waiting += each.exceptions[:_MAX_ERRORS]
 
 
@@ -117,7 +119,7 @@ def _tell_loop(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None
     """The loop's exception handler."""
     error = context.get("exception")
     said = context.get("message") or "Unhandled exception in the event loop"
-    if isinstance(error, SystemExit | KeyboardInterrupt) and said == _UNRETRIEVED:
+    if is_a(error, (SystemExit, KeyboardInterrupt)) and said == _UNRETRIEVED:
         return  # it was told when it would have ended the loop
     task = context.get("task") or context.get("future")
     coroutine = task.get_coro() if isinstance(task, asyncio.Task) else context.get("asyncgen")

@@ -432,6 +432,20 @@ KEPT = []
 class Odd(BaseException):
     """No Exception."""
 
+class Shy(Exception):
+    @property
+    def __class__(self):
+        raise RuntimeError("the inside")
+
+class ShyExit(SystemExit):
+    @property
+    def __class__(self):
+        raise SystemExit("the inside")
+
+class MuteStop(RuntimeError):
+    def __str__(self):
+        raise SystemExit("the inside")
+
 async def fails(kind=RuntimeError):
     await asyncio.sleep(0.01)
     raise kind("the inside")
@@ -516,6 +530,9 @@ KINDS = {
     "task-exit": lambda: task(SystemExit),
     "task-interrupt": lambda: task(KeyboardInterrupt),
     "task-generator-exit": lambda: task(GeneratorExit),
+    "task-shy": lambda: task(Shy),
+    "task-shy-exit": lambda: task(ShyExit),
+    "task-mute": lambda: task(MuteStop),
     "storm": storm,
     "soon": lambda: asyncio.get_running_loop().call_soon(call),
     "later": lambda: asyncio.get_running_loop().call_later(0.01, call),
@@ -812,6 +829,12 @@ class Odd(BaseException):
     def __str__(self):
         raise SystemExit("the inside")
 
+class Shy(Exception):
+    """What it says that it is is code that raises."""
+    @property
+    def __class__(self):
+        raise SystemExit("the inside")
+
 async def exits():
     sys.exit("the inside")
 
@@ -826,6 +849,7 @@ async def stubborn():
 LIFESPANS = {
     # name: (what is in the folder, what becomes of it)
     "hangs_at_start": "async def lifespan(app):\n    await asyncio.Event().wait()\n    yield\n",
+    "shy_at_start": "async def lifespan(app):\n    raise Shy\n    yield\n",
     "raises_at_start": "async def lifespan(app):\n    raise Odd\n    yield\n",
     "exits_at_start": "async def lifespan(app):\n    sys.exit(3)\n    yield\n",
     "interrupts_at_start": "async def lifespan(app):\n    raise KeyboardInterrupt\n    yield\n",
@@ -837,6 +861,7 @@ LIFESPANS = {
     "task_exits": "async def lifespan(app):\n    task = asyncio.create_task(exits())\n    yield\n    await asyncio.wait({task})\n",
     "yields_twice": "async def lifespan(app):\n    yield\n    yield\n",
     "hangs_at_stop": "async def lifespan(app):\n    yield\n    await asyncio.Event().wait()\n",
+    "shy_at_stop": "async def lifespan(app):\n    yield\n    raise Shy\n",
     "raises_at_stop": "async def lifespan(app):\n    yield\n    raise Odd\n",
     "exits_at_stop": "async def lifespan(app):\n    yield\n    sys.exit(3)\n",
     "ends_at_stop": "async def lifespan(app):\n    yield\n    raise GeneratorExit\n",
@@ -849,6 +874,7 @@ LIFESPANS = {
 CHECKS = {
     "check_exits": "async def check(app):\n    sys.exit(3)\n",
     "check_odd": "async def check(app):\n    raise Odd\n",
+    "check_shy": "async def check(app):\n    raise Shy\n",
     "check_ends": "async def check(app):\n    raise GeneratorExit\n",
     "check_cancels": "async def check(app):\n    asyncio.current_task().cancel()\n    await asyncio.sleep(1)\n",
     "check_hangs": "async def check(app):\n    await asyncio.Event().wait()\n",

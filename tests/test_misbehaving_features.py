@@ -294,10 +294,18 @@ def test_whatever_a_lifespan_or_a_check_does_the_others_serve(server):
         status, _ = server.ask(f"/api/v1/{name}")
         state = server.feature(name)["state"]
         assert (status, state) == ((404, "failed") if name in failing else (200, "serving")), name
-    for name in ("check_exits", "check_odd", "check_ends", "check_cancels", "check_hangs"):
+    for name in (
+        "check_exits",
+        "check_odd",
+        "check_shy",
+        "check_ends",
+        "check_cancels",
+        "check_hangs",
+    ):
         status, body = server.ask(f"/readyz/{name}.own")
         assert status == 503
         assert body.startswith(f"[-]{name}.own failed".encode()), body
+        assert b"the inside" not in body or name == "check_exits", body
 
     changed = "raises_at_stop"
     with (server.features / changed / "__init__.py").open("a") as file:
@@ -310,7 +318,7 @@ def test_whatever_a_lifespan_or_a_check_does_the_others_serve(server):
     for name in lifespans.keys() - failing:
         shutil.rmtree(server.features / name)
     left = {"yields_twice", "hangs_at_stop", "raises_at_stop", "exits_at_stop", "ends_at_stop"}
-    left |= {"swallows_its_end"}
+    left |= {"swallows_its_end", "shy_at_stop"}
 
     def is_told(line: dict[str, Any]) -> bool:
         found = re.match(r"Feature (\w+) did not stop cleanly", line["message"])

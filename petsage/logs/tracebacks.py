@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from petsage.errors import words_of
+from petsage.errors import is_a, words_of
 from petsage.logs.cleaning import encodable, text_of
 
 # Bounds on what one traceback may cost: frames of each error, errors that led to one another.
@@ -34,14 +34,14 @@ def _traceback_of(
     if not _has_many_errors(error):
         report = traceback.TracebackException(kind, error, trace, limit=-_MAX_FRAMES, compact=True)
         for each, told in _reports_in(report, error):
-            if isinstance(each, ValidationError):
+            if is_a(each, ValidationError):
                 told._str = words_of(each)  # type: ignore[attr-defined] # what it was made of
         return "".join(report.format())
     frames = traceback.format_list(traceback.extract_tb(trace, limit=-_MAX_FRAMES))
     return (
         f"[the last of more than {_MAX_ERRORS} errors that led to one another]\n"
         f"Traceback (most recent call last):\n{''.join(frames)}{kind.__name__}: "
-        + (words_of(error) if isinstance(error, ValidationError) else text_of(error))
+        + (words_of(error) if is_a(error, ValidationError) else text_of(error))
     )
 
 
@@ -51,7 +51,7 @@ def _reports_in(
     """Each error of a traceback, causes and members of groups too, with what is told of it."""
     yield error, report
     parts = [(error.__cause__, report.__cause__), (error.__context__, report.__context__)]
-    if isinstance(error, BaseExceptionGroup):
+    if is_a(error, BaseExceptionGroup):
         parts += zip(error.exceptions, report.exceptions or (), strict=False)
     for inner, told in parts:
         if inner is not None and told is not None:
@@ -67,6 +67,6 @@ def _has_many_errors(error: BaseException | None) -> bool:
         if each is not None and id(each) not in seen:
             seen.add(id(each))
             to_see += [each.__cause__, each.__context__]
-            if isinstance(each, BaseExceptionGroup):
+            if is_a(each, BaseExceptionGroup):
                 to_see += each.exceptions
     return len(seen) > _MAX_ERRORS
