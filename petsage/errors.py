@@ -2,6 +2,8 @@
 
 Two kinds live here. `PetSageError` and its children stop a start or set a feature aside, and
 carry a fix for the developer. `Problem` is what a caller of the API gets: RFC 9457.
+
+Longer than 300 lines: both kinds, and how an error is read, are looked up in one place.
 """
 
 import difflib

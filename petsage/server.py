@@ -94,7 +94,7 @@ def run_server(
     try:
         with (
             contextlib.redirect_stdout(PrintedLines()),
-            Strays(),
+            Strays(pipeline),
             asyncio.Runner(loop_factory=steady_loop) as runner,
         ):
             process = _Process(settings, signals, ending, checker, read_settings)

@@ -8,12 +8,14 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from petsage.errors import is_a
+from petsage.logs.pipeline import Pipeline
 from petsage.snapshot import PACKAGE
 from petsage.stacks import told_coroutine
 from petsage.troubles import TROUBLES, TroubleKind, place_in
@@ -28,18 +30,36 @@ _MAX_ERRORS: Final = 50
 # What either event loop raises when somebody has called its `stop`.
 _STOPPED: Final = "Event loop stopped before"
 _UNRETRIEVED: Final = "Task exception was never retrieved"
+_UNAWAITED: Final = "_warn_unawaited_coroutine"
 
 
 class Strays:
-    """Has what fails in this process logged while it is entered: in threads, and in finalizers."""
+    """Has what fails in this process told while it is entered.
+
+    That is in threads, in finalizers, in filters and handlers of the log, and by coroutines that
+    nobody awaits.
+
+    Args:
+        pipeline: of the log.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
 
     def __enter__(self) -> Self:
-        self._before = threading.excepthook, sys.unraisablehook
+        self._before = threading.excepthook, sys.unraisablehook, self._pipeline.blame
         threading.excepthook, sys.unraisablehook = _tell_thread, _tell_unraisable
+        self._pipeline.blame = _blame_for_log
+        # Python asks for it by this name; what it hands on to `showwarning` lacks the coroutine.
+        self._warn = getattr(warnings, _UNAWAITED, None)
+        if self._warn is not None:
+            setattr(warnings, _UNAWAITED, partial(_note_unawaited, self._warn))
         return self
 
     def __exit__(self, *_: object) -> None:
-        threading.excepthook, sys.unraisablehook = self._before
+        threading.excepthook, sys.unraisablehook, self._pipeline.blame = self._before
+        if self._warn is not None:
+            setattr(warnings, _UNAWAITED, self._warn)
 
 
 def run_to_end(loop: asyncio.AbstractEventLoop, main: "asyncio.Task[T]") -> T:
@@ -150,6 +170,23 @@ def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     said = f"{unraisable.err_msg or 'Exception ignored in'}: {told}"
     name = feature_behind(error) or _feature_with(thing)
     tell(name, f"raised where nobody can catch it: {said}", error, fix="catch it there")
+
+
+def _blame_for_log(
+    who: str, error: BaseException, kept_out: logging.LogRecord | None
+) -> str | None:
+    """Notes that a filter or handler of the log raised; the feature whose it is."""
+    name = feature_behind(error) or (feature_of(kept_out.name) if kept_out is not None else None)
+    said = f"its log fails: {who} raised {type(error).__name__}{place_in(error, name)}"
+    TROUBLES.note(name, "stray-failed", said, fix="mend it, or take it out")
+    return name
+
+
+def _note_unawaited(warn: Callable[[Any], None], coroutine: Any) -> None:
+    """Notes that nobody has awaited a coroutine; the warning is a line of the log."""
+    said = f"it never awaited the coroutine {told_coroutine(coroutine)}"
+    TROUBLES.note(_feature_with(coroutine), "stray-failed", said, fix="await it")
+    warn(coroutine)
 
 
 def tell(

@@ -234,7 +234,8 @@ def test_what_fails_when_its_handler_has_answered_is_named(server):
     assert all("Feature leaves" in line["message"] for line in found)
     assert len(found) == len(named) - 1 + 1000  # those of `storm`
     told = asked.troubles["stray-failed"], asked.troubles["loop-ended"]
-    assert sum(each["count"] for each in told) == len(found)
+    assert sum(each["count"] for each in told) == len(found) + 1
+    assert told[0]["problem"] == "it never awaited the coroutine never"
     assert [x for x in asked.lines if "coroutine 'never' was never awaited" in x["message"]]
     assert [x for x in asked.lines if x["message"] == "a finalizer logs"]
 
@@ -251,7 +252,14 @@ def test_what_cannot_be_logged_is_a_line_all_the_same(server):
     told = [line["message"] for line in asked.lines if line["logger"].startswith("features.logs")]
     # A filter that raises keeps its line out, and is told of.
     kept_out = [x for x in asked.lines if "A filter of the logger features.logs" in x["message"]]
-    assert len(kept_out) == 1
+    assert [line["failing_feature"] for line in kept_out] == ["logs"]
+    # One is told of each kind of handler, and of each logger with a filter.
+    failed = asked.troubles["stray-failed"]
+    assert failed["count"] == 3
+    assert re.fullmatch(
+        r"its log fails: a filter of the logger \S+ raised \w+ at \S+/logs/__init__\.py:\d+ in \S+",
+        failed["problem"],
+    )
     assert sum(each.startswith("it is logged") for each in told) >= 20_000 + 20
     access = [line for line in asked.lines if line["logger"] == "petsage.access"]
     assert {line["path"] for line in access} >= {f"/api/v1/{path}" for path in paths}

@@ -43,6 +43,8 @@ _MAX_TURNS: Final = 8
 _REPORT_INTERVAL_S: Final = 30.0
 _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
 
+Blame = Callable[[str, BaseException, logging.LogRecord | None], str | None]
+
 _log = logging.getLogger(__name__)
 # Its own: a feature that seeds the one of everybody would have markers come again.
 getrandbits = Random().getrandbits  # noqa: S311 - they are no secrets # nosec B311
@@ -58,6 +60,8 @@ class Pipeline(logging.Handler):
     Attributes:
         formatter: makes a line of a record.
         sinks: in the order of the settings.
+        blame: is told of a filter or handler that raised, and which record that keeps out, if it
+            does; says whose it is, None where that is not known.
     """
 
     def __init__(self, settings: LogsSettings, *, version: str) -> None:
@@ -79,6 +83,7 @@ class Pipeline(logging.Handler):
         self.sinks: Final = tuple(sink for _, sink in self._sinks)
         self._optional = frozenset(sink.name for sink in self.sinks if not sink.required)
         self._rounds: dict[int, Round] = {}
+        self.blame: Blame = _nobody
         self._next_report: dict[str, float] = {}  # by kind of handler, or logger with a filter
         self._undo: list[Callable[[], None]] = []
 
@@ -200,9 +205,13 @@ class Pipeline(logging.Handler):
             f"{who[0].upper()}{who[1:]} raised; it is told of again in {_REPORT_INTERVAL_S:g} s"
         )
         info = (type(error), error, error.__traceback__)
-        self.handle(
-            logging.LogRecord(_log.name, logging.ERROR, __file__, 0, message, (), exc_info=info)
+        record = logging.LogRecord(
+            _log.name, logging.ERROR, __file__, 0, message, (), exc_info=info
         )
+        name = self.blame(who, error, kept_out)
+        if name is not None:
+            record.failing_feature = name
+        self.handle(record)
 
     def _fail_proof(self, record: logging.LogRecord, error: BaseException) -> None:
         """Settles the proof of a record that a filter has kept out by raising."""
@@ -274,6 +283,10 @@ class Pipeline(logging.Handler):
             return  # Python 3.12 brought it
         setattr(owner, name, value)
         self._undo.append(lambda: setattr(owner, name, before))
+
+
+def _nobody(_who: str, _error: BaseException, _kept_out: logging.LogRecord | None) -> None:
+    return None
 
 
 _installed: Pipeline | None = None
