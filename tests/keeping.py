@@ -99,6 +99,9 @@ def count(connection: Connection, note_id: int) -> int:
 def names(connection: Connection) -> list[str]:
     return list(connection.scalars(select(notes.c.name).order_by(notes.c.name)))
 
+def empty(connection: Connection) -> None:
+    connection.execute(notes.delete())
+
 def lack_a_name(connection: Connection) -> None:
     connection.execute(text("INSERT INTO notes (count) VALUES (1)"))
 

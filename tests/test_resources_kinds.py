@@ -4,6 +4,7 @@ import asyncio
 import copy
 import itertools
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
+from petsage import Problem
+from petsage.resources.cursors import _check_of, read_cursor
 from petsage.settings import DatabaseSettings, Settings
 from petsage.testing import FeatureClient
 from tests.documented import Answer, DocumentedClient
@@ -358,3 +362,45 @@ async def pages(clinics: DocumentedClient, query: str) -> list[Any]:
         link = answer.headers.get("Link")
         path = link and link.removeprefix("<").removesuffix('>; rel="next"')
     return rows
+
+
+BAD_TEXTS = ("a\0b", "\0", "\ud800", "x\udfffy")
+BAD_QUERIES = ("a%00b", "%00", "%ED%A0%80", "%ud800", "%EF%BF%BE%00")
+
+
+async def test_what_is_no_text_is_refused_wherever_it_stands(clinics: DocumentedClient) -> None:
+    good = {"code": "a", "reference": ID}
+    assert (await clinics.post(LIST, good)).status == 201
+    for bad in BAD_TEXTS:
+        places: list[dict[str, Any]] = [
+            *({"code": bad}, {"contact": f"{bad}@a.example"}, {"site": f"urn:x:{bad}"}),
+            *({"tags": ["b", bad]}, {"address": {"street": bad}}, {bad: 1}, {"reference": bad}),
+            {"address": {"street": "b", "geo": {"lat": 1, "note": bad}}},
+            {"address": {"street": "b", "geo": {"lat": 1, bad: 1}}},
+        ]
+        # What JSON spells as half a surrogate pair is none, says its parser.
+        wanted = 422 if "\0" in bad else 400
+        for changes in places:
+            body = json.dumps({**good, "code": "b", **changes})
+            for method, path, data in (
+                *(("POST", LIST, body), ("PUT", f"{LIST}/1", body)),
+                ("PATCH", f"{LIST}/1", json.dumps(changes)),
+            ):
+                kind = PATCH if method == "PATCH" else "application/json"
+                headers = {"Content-Type": kind, **ANY}
+                answer = await clinics.request(method, path, data=data, headers=headers)
+                assert answer.status == wanted, (method, changes, answer.body)
+    for bad in BAD_QUERIES:
+        for name in ("code", "beds", "opened_at.gte", "is_open", "sort", "cursor", "limit", bad):
+            async with clinics.client.get(URL(f"{LIST}?{name}={bad}", encoded=True)) as got:
+                is_code = name == "code" and bad == "%ud800"  # a text like any other
+                assert got.status == (200 if is_code else 422), (name, bad)
+        async with clinics.client.get(URL(f"{LIST}/{bad}", encoded=True)) as got:
+            assert got.status in {400, 404, 422}, bad
+    for text in ("a\0b", "\ud800"):
+        listing = b"made up"
+        payload = json.dumps(["s", text, 1]).encode()
+        made_up = urlsafe_b64encode(_check_of(payload, listing) + payload).rstrip(b"=").decode()
+        with pytest.raises(Problem):
+            read_cursor(made_up, listing)
+    assert (await clinics.get(f"{LIST}/1")).json["code"] == "a"

@@ -17,6 +17,7 @@ from petsage.catalog import CATALOG
 from petsage.shared_database import SHARED_DATABASE
 from petsage.storage import DATABASE, Database
 from petsage.testing import Client, _client
+from tests.conftest import errors_of
 from tests.keeping import FILES, note
 
 PETS = Path(__file__).parent / "features_data" / "pets"
@@ -124,6 +125,28 @@ async def test_what_is_taken_is_409_and_named(notes, second, fields):
     assert {(each["in"], each["type"]) for each in problem["errors"]} == {("body", "unique")}
     async with notes.client.get(URL) as answer:
         assert await answer.json() == ["a"]
+
+
+async def test_a_text_that_the_database_cannot_keep_is_422(notes, database_url, log_lines):
+    keeps_nul = database_url.startswith("sqlite")
+    for place, text in enumerate(("a\0b", "\0", "\ud800", "a\udfff")):
+        is_kept = keeps_nul and "\0" in text
+        model = notes.store.NoteCreate.model_construct
+        values = {"name": "x", "shelf": "y", "place": place, "at": AT, "more": None}
+        for field, value in (("name", text), ("shelf", text), ("more", {text: 1})):
+            made = model(**{**values, field: value})
+            if is_kept or (field == "more" and "\0" in text):
+                added = await notes.database.write(notes.store.add, made)
+                assert getattr(added, field) == value
+                await notes.database.write(notes.store.empty)
+            else:
+                with pytest.raises(Problem) as raised:
+                    await notes.database.write(notes.store.add, made)
+                assert raised.value.status == 422
+    body = note("a\0b")
+    async with notes.client.post(URL, json=body) as answer:
+        assert answer.status == (201 if keeps_nul else 422)
+    assert errors_of(log_lines()) == []
 
 
 async def test_another_broken_rule_is_a_failure_of_the_code(notes, log_lines):

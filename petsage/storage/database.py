@@ -101,7 +101,8 @@ class Database:
             **kwargs: likewise.
 
         Raises:
-            Problem: 503, the database is away or overloaded. And whatever `ask` raises.
+            Problem: 503, the database is away or overloaded; 422, a text is none that it keeps.
+                And whatever `ask` raises.
         """
         mark, counts = self._mark, self._counts
         if mark is None:
@@ -133,7 +134,8 @@ class Database:
 
         Raises:
             Problem: 503, the database is away or overloaded; 409, something that has to be unique
-                is taken, `errors` says which. And whatever `do` raises.
+                is taken, `errors` says which; 422, a text is none that it keeps. And whatever
+                `do` raises.
         """
         mark, counts = self._mark, self._counts
         if mark is None:

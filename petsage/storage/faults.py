@@ -21,6 +21,13 @@ _QUOTED: Final = re.compile(r'(?<=: )".*"', re.DOTALL)
 """What PostgreSQL says of a value that it cannot read (the class 22): "…: "Rex""."""
 
 
+_NO_TEXT: Final = frozenset(("22021", "22P05"))
+"""PostgreSQL's states `character_not_in_repertoire` and `untranslatable_character`."""
+
+_SURROGATES: Final = "surrogates not allowed"
+_MAX_CAUSES: Final = 5
+
+
 class Unavailable(Exception):  # noqa: N818 - named for what it is
     """The database cannot be used now.
 
@@ -78,6 +85,22 @@ def unavailable(kind: Reason) -> Problem:
     else:
         detail = "The database is overloaded; nothing is wrong with the request"
     return Problem(503, detail, headers=RETRY_AFTER)
+
+
+def not_kept(error: BaseException) -> Problem | None:
+    """What a caller is told of a text that the database cannot keep; None where it is not that.
+
+    PostgreSQL keeps no NUL in a text; and half of a surrogate pair is no UTF-8 for either.
+    """
+    each: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if each is None:
+            return None
+        is_half = isinstance(each, UnicodeEncodeError) and each.reason == _SURROGATES
+        if is_half or getattr(each, "sqlstate", None) in _NO_TEXT:
+            return Problem(422, "A text holds a NUL or half a surrogate pair: none is to be kept")
+        each = getattr(each, "orig", None) or each.__cause__
+    return None
 
 
 def taken(columns: Sequence[str]) -> Problem:

@@ -24,7 +24,14 @@ from sqlalchemy.util import greenlet_spawn
 from petsage.errors import StorageError
 from petsage.settings import DatabaseSettings
 from petsage.storage.caches import forget_all
-from petsage.storage.faults import Moved, Taken, Unavailable, columns_in_postgresql, hide_values
+from petsage.storage.faults import (
+    Moved,
+    Taken,
+    Unavailable,
+    columns_in_postgresql,
+    hide_values,
+    not_kept,
+)
 
 if TYPE_CHECKING:
     import asyncpg
@@ -274,6 +281,9 @@ class PostgresqlEngine:
 
     def _told(self, transaction: "_Transaction", error: Exception) -> Exception:
         """What an error means; itself where it is the function's own."""
+        problem = not_kept(error)
+        if problem is not None:
+            return problem
         if not isinstance(error, DBAPIError):
             if not transaction.is_lost(error):
                 return error

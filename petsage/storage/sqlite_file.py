@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from petsage.storage.faults import Taken, Unavailable, columns_in_sqlite
+from petsage.storage.faults import Taken, Unavailable, columns_in_sqlite, not_kept
 
 _CACHED_STATEMENTS: Final = 512
 
@@ -76,7 +76,7 @@ class File:
         """What an error means; itself where it is the function's own."""
         cause = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(cause, sqlite3.Error):
-            return error
+            return not_kept(error) or error
         code = getattr(cause, "sqlite_errorcode", 0)
         if code in {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}:
             return Taken(columns_in_sqlite(str(cause)))
