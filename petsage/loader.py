@@ -24,7 +24,7 @@ from petsage.feature import Feature, compile_feature
 from petsage.inspection import Inspection, inspect_sources, name_flaw
 from petsage.listing import is_folder, is_ignored
 from petsage.ordering import failed_need, put_in_order, sort_by_needs, unknown_need
-from petsage.patches import ExitCallbacks
+from petsage.patches import ExitCallbacks, find_targets
 from petsage.shapes import Trust
 from petsage.side_effects import ProcessState
 from petsage.signature import Flaw
@@ -305,6 +305,8 @@ class _Loading:
         state = (self._before or ProcessState(strict=self._strict)) if looks else None
         if state is not None:
             state.expect(candidate.snapshot)
+        else:
+            find_targets(candidate.snapshot)  # it notes what stands there, for when it serves
         module = _import_module(candidate, candidate.snapshot, self._known)
         if not candidate.errors:
             _read_feature(candidate, module)

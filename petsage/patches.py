@@ -27,7 +27,8 @@ _LIKELY: Final = re.compile(
     """,
     re.MULTILINE | re.VERBOSE,
 )
-_ABSENT: Final = object()
+ABSENT: Final = object()
+"""What stands where there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,44 @@ class Target:
     @property
     def is_changed(self) -> bool:
         """Whether something else stands there now."""
-        return _value(self.owner, self.name.rpartition(".")[2]) is not self.before
+        return value_in(self.owner, self.name.rpartition(".")[2]) is not self.before
 
     def put_back(self) -> None:
         """Puts in what stood there before."""
         setattr(self.owner, self.name.rpartition(".")[2], self.before)
 
 
+ORIGINALS: Final[dict[str, tuple[Any, Any]]] = {}
+"""What sources assign that can be called: in what it stands, and what it was before they ran.
+
+It is `ABSENT` where a class inherits it.
+"""
+
+
 def find_targets(snapshot: Snapshot) -> list[Target]:
     """What a feature's sources assign of modules that are imported already, and not a feature's."""
-    found: dict[str, Target] = {}
+    found = []
+    for full, place in find_assigned(snapshot).items():
+        owner = _owner(full)
+        before = value_in(owner, full.rpartition(".")[2])
+        if owner is None or not _is_there(owner, full):
+            continue  # what is added is in nobody's way
+        if before is not ABSENT:
+            found.append(Target(full, place, owner, before))
+        if before is ABSENT or callable(before):
+            ORIGINALS.setdefault(full, (owner, before))
+    return found
+
+
+def _is_there(owner: Any, full: str) -> bool:
+    """Whether something stands in it by the last part of a name, or in what it inherits from."""
+    owners = owner.__mro__ if isinstance(owner, type) else (owner,)
+    return any(value_in(each, full.rpartition(".")[2]) is not ABSENT for each in owners)
+
+
+def find_assigned(snapshot: Snapshot) -> dict[str, Place]:
+    """What a feature's sources assign of what they import, by its whole name, and where."""
+    found: dict[str, Place] = {}
     for within, source in snapshot.sources.items():
         if is_test(within) or _LIKELY.search(source) is None:
             continue
@@ -71,12 +100,9 @@ def find_targets(snapshot: Snapshot) -> list[Target]:
             if root not in imports:
                 continue
             full = ".".join((imports[root], *rest))
-            owner = _owner(full)
-            before = _value(owner, rest[-1]) if rest else _ABSENT
-            if before is not _ABSENT:  # what is added is in nobody's way
-                place = Place(str(snapshot.folder / within), getattr(node, "lineno", 1))
-                found.setdefault(full, Target(full, place, owner, before))
-    return list(found.values())
+            place = Place(str(snapshot.folder / within), getattr(node, "lineno", 1))
+            found.setdefault(full, place)
+    return found
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -127,16 +153,16 @@ def _owner(full: str) -> Any:
         count -= 1
     owner: Any = sys.modules.get(".".join(parts[:count])) if count else None
     for part in parts[count:]:
-        owner = _value(owner, part)
-    return None if owner is _ABSENT else owner
+        owner = value_in(owner, part)
+    return None if owner is ABSENT else owner
 
 
-def _value(owner: Any, attribute: str) -> Any:
+def value_in(owner: Any, attribute: str) -> Any:
     """What stands in it under a name; no code of anybody's is run for it."""
     try:
-        return vars(owner).get(attribute, _ABSENT)
+        return vars(owner).get(attribute, ABSENT)
     except TypeError:  # it has no place for any
-        return _ABSENT
+        return ABSENT
 
 
 class ExitCallbacks:

@@ -301,7 +301,8 @@ class TimedHandler(DirectHandler):
         wire = self._wire
         if wire is None:
             return math.inf
-        if self._lingers:
+        task = self._task_handler
+        if self._lingers or (task is not None and task.done()):  # nobody answers here any more
             wire.abort()
             return now + _LINGER_S
         again = now + self._limits.shortest_s

@@ -7,18 +7,22 @@ from answering; what else features set for themselves and for all is theirs.
 
 import asyncio
 import gc
+import locale
 import logging
 import os
 import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from petsage.essentials import Essentials, Replaced
+from petsage.patches import find_assigned
 from petsage.side_effects import find_words, look_at_umask
 from petsage.snapshot import Snapshot
 from petsage.strays import tell
@@ -29,6 +33,8 @@ _LOOK_S: Final = 0.25
 """How often it is looked; what is still so at the next look is put back."""
 
 _FIX: Final = "take it out; the process is every feature's"
+_PUT_BACK: Final = "was put back"
+_OWN_VARIABLES: Final = "PETSAGE_"
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,14 @@ class _Need:
         words: how a source spells what changes it.
         is_well: whether it is as it was, or so that nobody is kept from anything.
         mend: puts it back.
+        is_assigned: whether it is changed where a source assigns it, and the words are its name.
     """
 
     what: str
     words: tuple[str, ...]
     is_well: Callable[[], bool]
     mend: Callable[[], object]
+    is_assigned: bool = False
 
 
 class Upkeep:
@@ -61,13 +69,16 @@ class Upkeep:
     ) -> None:
         self._snapshots = snapshots
         self._moved = moved
+        # As they are before features come, who may well change them when they start.
+        self._essentials = Essentials()
+        self._for_all = tuple(_for_all())
         self._needs: tuple[_Need, ...] = ()
-        self._amiss: set[str] = set()
+        self._amiss: dict[str, _Need] = {}
         self._handle: asyncio.Handle | None = None
 
     def begin(self) -> None:
         """Takes the process as it is for what is needed, and begins to look; on the main thread."""
-        self._needs = tuple(_needs(self._moved))
+        self._needs = (*self._for_all, *_needs(self._moved))
         loop = asyncio.get_running_loop()
         self._handle = loop.call_later(_LOOK_S, self._look, loop, context=Context())
 
@@ -80,19 +91,25 @@ class Upkeep:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = loop.call_later(_LOOK_S, self._look, loop)
-        amiss = {need.what: need for need in self._needs if not _is_well(need)}
+        broken = self._essentials.mend_builtins()
         # What is set only for a moment is put back by whoever sets it.
-        lasting = [need for what, need in amiss.items() if what in self._amiss]
-        self._amiss = amiss.keys() - self._amiss
+        lasting = [need for need in self._amiss.values() if not _is_well(need)]
+        amiss = [need for need in self._needs if not _is_well(need)]
+        amiss += [_need_of(each) for each in self._essentials.look()]
+        self._amiss = {each.what: each for each in amiss if each.what not in self._amiss}
         # All of it before any is told: it may be the log that is amiss.
         ended = [(need, _mended(need)) for need in lasting]
+        ended += [(_need_of(each), _PUT_BACK) for each in broken]
         for need, outcome in ended:
             self._tell(need, outcome)
 
     def _tell(self, need: _Need, outcome: str) -> None:
         places = {}
         for snapshot in self._snapshots():
-            place = find_words(snapshot, need.words)
+            if need.is_assigned:
+                place = find_assigned(snapshot).get(need.what)
+            else:
+                place = find_words(snapshot, need.words)
             if place is not None:
                 places[snapshot.name] = f"{place.file}:{place.line}"
         name = next(iter(places)) if len(places) == 1 else None
@@ -108,7 +125,7 @@ def _mended(need: _Need) -> str:
         need.mend()
     except (OSError, ValueError) as error:
         return f"cannot be put back: {type(error).__name__}"
-    return "was put back"
+    return _PUT_BACK
 
 
 def _is_well(need: _Need) -> bool:
@@ -137,6 +154,48 @@ def _needs(moved: Callable[[], None]) -> Iterable[_Need]:
         *((sys, "stdout"), (sys, "stderr")),
     ):
         yield _there(owner, attribute)
+
+
+def _need_of(replaced: Replaced) -> _Need:
+    name = replaced.name
+    return _Need(name, (), lambda: replaced.is_well, replaced.put_back, is_assigned=True)
+
+
+def _for_all() -> Iterable[_Need]:
+    """What no feature sets for itself, since it is so for all."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield _Need(
+        "the locale",
+        ("setlocale",),
+        lambda: locale.setlocale(locale.LC_ALL) == before,
+        lambda: locale.setlocale(locale.LC_ALL, before),
+    )
+    zone, names = os.environ.get("TZ"), time.tzname
+    yield _Need(
+        "the time zone",
+        ("tzset", "environ"),
+        lambda: os.environ.get("TZ") == zone and time.tzname == names,
+        lambda: (_put_variables({"TZ": zone}), time.tzset()),  # type: ignore[func-returns-value] # both are done
+    )
+    own = _own_variables()
+    yield _Need(
+        "variables of the environment that are PetSage's",
+        ("environ", "putenv", "unsetenv"),
+        lambda: _own_variables() == own,
+        lambda: _put_variables({**dict.fromkeys(_own_variables()), **own}),
+    )
+
+
+def _own_variables() -> dict[str, str | None]:
+    return {name: value for name, value in os.environ.items() if name.startswith(_OWN_VARIABLES)}
+
+
+def _put_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _there(owner: Any, attribute: str) -> _Need:

@@ -712,7 +712,10 @@ feature = Feature(routes)
 
 MEDDLES = '''"""Its handlers change what is the server's."""
 import asyncio
+import builtins
 import gc
+import json
+import locale
 import logging
 import os
 import resource
@@ -720,6 +723,8 @@ import signal
 import sys
 import threading
 import time
+import petsage.answers
+from aiohttp import web
 from petsage import Feature, Routes
 
 routes = Routes()
@@ -770,6 +775,38 @@ def limits_descriptors():
 def disables_loggers():
     logging.getLogger("petsage").disabled = logging.getLogger("petsage.access").disabled = True
 
+def breaks(*_, **__):
+    raise RuntimeError("the inside")
+
+def no_sleep():
+    asyncio.sleep = None
+
+def no_class():
+    builtins.isinstance = None
+
+def breaks_dumps():
+    json.dumps = breaks
+
+def breaks_answers():
+    web.Response.prepare = breaks
+
+def breaks_core():
+    petsage.answers.stamp = breaks
+
+def no_formatter():
+    del logging.Formatter
+
+def sets_zone():
+    os.environ["TZ"] = "Pacific/Chatham"
+    time.tzset()
+
+def sets_variable():
+    os.environ["PETSAGE_SERVER__PORT"] = "nonsense"
+
+def by_computed_names():
+    for name in ("create_task", "timeout"):
+        setattr(sys.modules["async" + "io"], name, None)
+
 def no_hooks():
     sys.excepthook = sys.unraisablehook = threading.excepthook = sys.stdout = None
 
@@ -798,11 +835,23 @@ PROCESS = {
     "recursion": lambda: sys.setrecursionlimit(100),
     "collection": gc.disable,
     "hooks": no_hooks,
+    "sleep": no_sleep,
+    "dumps": breaks_dumps,
+    "formatter": no_formatter,
+    "zone": sets_zone,
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+    "variable": sets_variable,
+}
+CALLED = {
+    "builtins": no_class,
+    "answers": breaks_answers,
+    "core": breaks_core,
+    "computed": by_computed_names,
 }
 
 @routes.get("/meddles/{kind}")
 async def meddles(kind: str) -> dict[str, str]:
-    begun = {**LOOP, **PROCESS, "on-and-on": begins_cancelling}[kind]()
+    begun = {**LOOP, **PROCESS, **CALLED, "on-and-on": begins_cancelling}[kind]()
     if asyncio.iscoroutine(begun):
         await begun
     return {"did": kind}

@@ -62,7 +62,8 @@ ROWS = [
         "timed",
         "connection",
     ),
-    *("sockets", "accepting", "descriptors", "ending", "changes", "watch", "upkeep", "server"),
+    *("sockets", "accepting", "descriptors", "ending", "changes", "watch"),
+    *("essentials", "upkeep", "server"),
     # The log, read again.
     *("log_reader", "log_search"),
     # The pytest plugin.

@@ -531,6 +531,35 @@ def test_what_a_server_needs_of_the_process_is_put_back(server):
     server.end()  # SIGTERM is heeded
 
 
+def test_what_a_handler_puts_in_the_place_of_what_the_server_calls_is_put_back(server):
+    server.drop_in("meddles", misbehaving.MEDDLES)
+    server.prober.stop()  # what is asked amid it may fail
+    told = {
+        "builtins": ["builtins.isinstance"],
+        "answers": ["aiohttp.web.Response.prepare"],
+        "core": ["petsage.answers.stamp"],
+        "computed": ["asyncio.create_task", "asyncio.timeout"],
+    }
+    assert kinds(misbehaving.MEDDLES, "CALLED") == [*told]
+    for kind, names in told.items():
+        with contextlib.suppress(OSError):
+            server.ask(f"/api/v1/meddles/{kind}")
+        for name in names:
+            line = server.until(lambda line, name=name: f"has changed {name} " in line["message"])
+            assert "which was put back" in line["message"]
+            # Who has done it is known where a source says so.
+            by = None if kind == "computed" else "meddles"
+            assert (line["failing_feature"], line["level"]) == (by, "ERROR")
+        assert server.ask("/api/v1/steady") == (200, b'{"is":"there"}')
+        assert server.ask("/readyz")[0] == 200
+    server.drop_in("late", misbehaving.STEADY.replace("/steady", "/late"))
+    troubles = {each["kind"]: each["count"] for each in server.feature("meddles")["troubles"]}
+    assert troubles["process-changed"] == 3
+    server.process.signal(signal.SIGTERM)
+    assert server.process.end()[0] == 0
+    assert sum("has changed" in line["message"] for line in server.process.lines) == 5
+
+
 IMPORTS = {
     "closes_all": "import os\nos.closerange(0, 100)",
     "ends_by_alarm": "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.05)",
