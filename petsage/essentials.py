@@ -108,8 +108,8 @@ class Essentials:
         self._names = frozenset(each.name for each in kept)
         self._builtins = _Kept("builtins", builtins)
         self._builtins.replaced()  # nothing could be picked out of it when it is broken
-        self._always = [each for each in kept if each.name.partition(".")[0] in _ALWAYS]
-        others = [each for each in kept if each.name.partition(".")[0] not in _ALWAYS]
+        self._always = [each for each in kept if each.name in _ALWAYS]
+        others = [each for each in kept if each.name not in _ALWAYS]
         self._parts = cycle([others[number::_PARTS] for number in range(_PARTS)])
 
     def mend_builtins(self) -> list[Replaced]:
