@@ -206,10 +206,12 @@ class FolderChanges(threading.Thread):
             try:
                 self._follow(_identity(self._folder))
             except Exception as error:  # noqa: BLE001 - nothing ends the watch, and it is logged
-                fix = f"; fix: {_ALLOW}" if isinstance(error, PermissionError) else ""
-                self._say(f"Watching %s fails, and is tried again: %s{fix}", error)
                 self._was = _LOST
                 self.is_watching.set()
+                # What a feature has broken, until it is put back, may be what logs this, too.
+                with contextlib.suppress(Exception):
+                    fix = f"; fix: {_ALLOW}" if isinstance(error, PermissionError) else ""
+                    self._say(f"Watching %s fails, and is tried again: %s{fix}", error)
                 self._ended.wait(_LOOK_S)
         self.is_watching.set()
 

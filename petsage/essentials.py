@@ -112,6 +112,10 @@ class Essentials:
         others = [each for each in kept if each.name not in _ALWAYS]
         self._parts = cycle([others[number::_PARTS] for number in range(_PARTS)])
 
+    def forget(self) -> None:
+        """Keeps nothing of any module, and finds nothing any more."""
+        self._always, self._parts = [], cycle([[]])
+
     def mend_builtins(self) -> list[Replaced]:
         """What was broken of what each line needs, and is there again: nothing else could mend."""
         found = self._builtins.replaced()

@@ -87,7 +87,9 @@ class Upkeep:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._needs = ()  # they hold the log's handlers, which are to be gone when logging ends
+        # They hold the log's handlers, which are to be gone when logging ends.
+        self._needs, self._amiss = (), {}
+        self._essentials.forget()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = loop.call_later(_LOOK_S, self._look, loop)

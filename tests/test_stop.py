@@ -577,6 +577,6 @@ def test_a_sink_that_nobody_reads_neither_fails_a_stop_nor_hides_what_it_lost(
     server.signal(signal.SIGTERM)
     code, err = server.end()
     os.close(reader)
-    assert code == 0
+    assert code == 0, err
     assert "sink unread: " in err
     assert "lines dropped before the stop" in err

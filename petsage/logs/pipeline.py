@@ -86,6 +86,7 @@ class Pipeline(logging.Handler):
         self.blame: Blame = _nobody
         self._next_report: dict[str, float] = {}  # by kind of handler, or logger with a filter
         self._undo: list[Callable[[], None]] = []
+        self._is_over = False
 
     def createLock(self) -> None:  # noqa: N802 - the stdlib's name
         """Makes none: each sink has its own, and two threads may format side by side."""
@@ -226,7 +227,13 @@ class Pipeline(logging.Handler):
         return {sink.name: sink.account() for sink in self.sinks}
 
     def flush(self) -> None:
-        """Waits until every line queued so far was written or failed, 5 s at the most."""
+        """Waits until every line queued so far was written or failed, 5 s at the most.
+
+        Once it is uninstalled, there is nothing to wait for: `logging.shutdown` asks whoever is
+        left.
+        """
+        if self._is_over:
+            return
         self._put_rounds()
         for sink in self.sinks:
             sink.flush(_CLOSE_TIMEOUT_S)
@@ -268,6 +275,7 @@ class Pipeline(logging.Handler):
             _installed = None
         self._put_rounds()
         close_sinks(self.sinks, _CLOSE_TIMEOUT_S)
+        self._is_over = True
         super().close()
 
     def _set_levels(self, root: logging.Logger) -> None:
