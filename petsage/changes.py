@@ -359,8 +359,8 @@ class FolderChanges(threading.Thread):
     def _say(self, text: str, why: object) -> None:
         """Warns of what keeps events away; the same again is no news."""
         if str(why) not in self._said:
-            self._said.add(str(why))
             _log.warning(text, self._folder, why)
+            self._said.add(str(why))
 
     def _has_to_poll(self) -> bool:
         """Whether the kernel would not tell of each change, or somebody wants it so."""

@@ -65,12 +65,7 @@ class Heads(dict[bytes, RawRequestMessage]):
         return known[0], data[end:]
 
     def keep(
-        self,
-        data: bytes,
-        message: RawRequestMessage,
-        body: bytes = b"",
-        *,
-        is_refused: bool = False,
+        self, data: bytes, message: RawRequestMessage, body: bytes, *, is_refused: bool
     ) -> None:
         """Keeps one, unless it is long, or has what may be a secret, or new each time.
 

@@ -118,7 +118,8 @@ class HoldingHandler(RequestHandler, Holder):
         """
         BaseProtocol.connection_made(self, transport)
         real_transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
-        tcp_keepalive(real_transport)
+        if self._tcp_keepalive:
+            tcp_keepalive(real_transport)
         manager, loop = self._manager, self._loop
         assert manager is not None  # noqa: S101 - for mypy: it made this
         manager.connection_made(self, real_transport)

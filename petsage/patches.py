@@ -64,7 +64,10 @@ It is `ABSENT` where a class inherits it.
 
 
 def find_targets(snapshot: Snapshot) -> list[Target]:
-    """What a feature's sources assign of modules that are imported already, and not a feature's."""
+    """What a feature's sources assign of modules that are imported already, and not a feature's.
+
+    What of it can be called is in `ORIGINALS` from then on.
+    """
     found = []
     for full, place in find_assigned(snapshot).items():
         owner = _owner(full)
