@@ -73,12 +73,15 @@ class Upkeep:
         self._essentials = Essentials()
         self._for_all = tuple(_for_all())
         self._needs: tuple[_Need, ...] = ()
+        self._of_log: tuple[_Need, ...] = ()
         self._amiss: dict[str, _Need] = {}
+        self._untold: list[tuple[_Need, str]] = []
         self._handle: asyncio.Handle | None = None
 
     def begin(self) -> None:
         """Takes the process as it is for what is needed, and begins to look; on the main thread."""
-        self._needs = (*self._for_all, *_needs(self._moved))
+        self._of_log = tuple(_of_the_log())
+        self._needs = (*self._for_all, *self._of_log, *_needs(self._moved))
         loop = asyncio.get_running_loop()
         self._handle = loop.call_later(_LOOK_S, self._look, loop, context=Context())
 
@@ -88,7 +91,8 @@ class Upkeep:
             self._handle.cancel()
             self._handle = None
         # They hold the log's handlers, which are to be gone when logging ends.
-        self._needs, self._amiss = (), {}
+        self._needs, self._of_log, self._amiss = (), (), {}
+        self._untold.clear()
         self._essentials.forget()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -99,11 +103,12 @@ class Upkeep:
         amiss = [need for need in self._needs if not _is_well(need)]
         amiss += [_need_of(each) for each in self._essentials.look()]
         self._amiss = {each.what: each for each in amiss if each.what not in self._amiss}
-        # All of it before any is told: it may be the log that is amiss.
-        ended = [(need, _mended(need)) for need in lasting]
-        ended += [(_need_of(each), _PUT_BACK) for each in broken]
-        for need, outcome in ended:
-            self._tell(need, outcome)
+        self._untold += [(need, _mended(need)) for need in lasting]
+        self._untold += [(_need_of(each), _PUT_BACK) for each in broken]
+        if all(map(_is_well, self._of_log)):  # else it would be lost
+            untold, self._untold = self._untold, []
+            for need, outcome in untold:
+                self._tell(need, outcome)
 
     def _tell(self, need: _Need, outcome: str) -> None:
         places = {}
@@ -140,7 +145,6 @@ def _is_well(need: _Need) -> bool:
 def _needs(moved: Callable[[], None]) -> Iterable[_Need]:
     """What is needed, as it is now."""
     yield from _of_the_system(moved)
-    yield from _of_the_log()
     recursion = sys.getrecursionlimit()
     yield _Need(
         "sys.setrecursionlimit()",
