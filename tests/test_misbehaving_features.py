@@ -536,6 +536,37 @@ def test_what_a_server_needs_of_the_process_is_put_back(server):
     server.end()  # SIGTERM is heeded
 
 
+MUTES = """
+import asyncio
+import logging
+import os
+from petsage import Feature, Routes
+routes = Routes()
+
+@routes.get("/mutes")
+async def mutes() -> None:
+    os.chdir("/")
+    # Between two looks: when the folder is put back, the log is not yet.
+    asyncio.get_running_loop().call_later(0.25, logging.disable)
+
+feature = Feature(routes)
+"""
+
+
+def test_what_is_put_back_while_the_log_is_off_is_told_when_it_is_on(server):
+    server.drop_in("mutes", MUTES)
+    assert server.ask("/api/v1/mutes")[0] == 204
+    wanted = {"the working directory", "logging.disable()"}
+
+    def is_last(line: dict[str, Any]) -> bool:
+        found = re.match(r"Feature mutes has changed (.+) while PetSage serves", line["message"])
+        wanted.difference_update([found[1]] if found else [])
+        return not wanted
+
+    server.until(is_last)
+    server.end()
+
+
 def test_what_a_handler_puts_in_the_place_of_what_the_server_calls_is_put_back(server):
     server.drop_in("meddles", misbehaving.MEDDLES)
     server.prober.stop()  # what is asked amid it may fail
