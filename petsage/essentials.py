@@ -97,7 +97,13 @@ class _Kept:
 
 
 class Essentials:
-    """The functions, classes and modules that stand in the modules which are imported now."""
+    """The functions, classes and modules that stand in the modules which are imported now.
+
+    Attributes:
+        looks: each finds some of what is broken: that is what can be called no more; of the core,
+            whatever is another; and what a source assigns by its name. What a library puts around
+            a function of another is let be.
+    """
 
     def __init__(self) -> None:
         kept = [
@@ -111,6 +117,7 @@ class Essentials:
         self._always = [each for each in kept if each.name in _ALWAYS]
         others = [each for each in kept if each.name not in _ALWAYS]
         self._parts = cycle([others[number::_PARTS] for number in range(_PARTS)])
+        self.looks = (self._look_at_some, self._look_at_others, self._look_at_assigned)
 
     def forget(self) -> None:
         """Keeps nothing of any module, and finds nothing any more."""
@@ -123,16 +130,18 @@ class Essentials:
             each.put_back()
         return found
 
-    def look(self) -> Iterator[Replaced]:
-        """What is broken, as far as it is looked at this time.
-
-        That is what can be called no more; of the core, whatever is another; and what a source
-        assigns by its name. What a library puts around a function of another is let be.
-        """
+    def _look_at_some(self) -> Iterator[Replaced]:
+        """What is broken of the modules that are looked at each time."""
         for each in self._always:
             yield from each.replaced()
+
+    def _look_at_others(self) -> Iterator[Replaced]:
+        """What is broken of a part of the others, of another part each time."""
         for each in next(self._parts):
             yield from each.replaced()
+
+    def _look_at_assigned(self) -> Iterator[Replaced]:
+        """What is not as it was, of what a source assigns by its name."""
         for name, (owner, before) in ORIGINALS.copy().items():
             module = owner.__name__ if type(owner) is ModuleType else owner.__module__
             if module in self._names and value_in(owner, name.rpartition(".")[2]) is not before:

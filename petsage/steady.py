@@ -265,6 +265,8 @@ class _CarefulFactory:
             self._factory = None
             said = "has set a task factory that makes no task, and is not asked any more"
             tell(self._name, said, error, fix=_LOOP, kind="process-changed")
+            # Kept here, it would keep itself, its callers and the task, whose failure none told.
+            error = None
         return asyncio.Task(coroutine, loop=loop, **options)
 
 

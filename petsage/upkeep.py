@@ -3,6 +3,8 @@
 An import is looked at when it is over; what runs later, a handler, a task or a thread, may change
 the process as well. Looked at is what would keep the server from being stopped, from logging or
 from answering; what else features set for themselves and for all is theirs.
+
+A little over 300 lines: what is needed, one thing after another, is read in one place.
 """
 
 import asyncio
@@ -30,7 +32,7 @@ from petsage.strays import tell
 _log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.25
-"""How often it is looked; what is still so at the next look is put back."""
+"""How often each thing is looked at; what is still so at the next look is put back."""
 
 _FIX: Final = "take it out; the process is every feature's"
 _PUT_BACK: Final = "was put back"
@@ -56,8 +58,25 @@ class _Need:
     is_assigned: bool = False
 
 
+class _Look:
+    """A look at some of what is needed.
+
+    Args:
+        find: finds what of it is amiss.
+
+    Attributes:
+        amiss: what was, at the last look, and not at the one before.
+    """
+
+    def __init__(self, find: Callable[[], Iterable[_Need]]) -> None:
+        self.find = find
+        self.amiss: dict[str, _Need] = {}
+
+
 class Upkeep:
     """Looks four times a second whether the process is as its server needs it, and puts it back.
+
+    Not at all at once, which takes up to a millisecond: a request would wait for that.
 
     Args:
         snapshots: the sources of what serves, to find who has done it.
@@ -72,18 +91,23 @@ class Upkeep:
         # As they are before features come, who may well change them when they start.
         self._essentials = Essentials()
         self._for_all = tuple(_for_all())
-        self._needs: tuple[_Need, ...] = ()
         self._of_log: tuple[_Need, ...] = ()
-        self._amiss: dict[str, _Need] = {}
+        self._looks: tuple[_Look, ...] = ()
         self._untold: list[tuple[_Need, str]] = []
         self._handle: asyncio.Handle | None = None
 
     def begin(self) -> None:
         """Takes the process as it is for what is needed, and begins to look; on the main thread."""
         self._of_log = tuple(_of_the_log())
-        self._needs = (*self._for_all, *self._of_log, *_needs(self._moved))
+        needs = (*self._for_all, *self._of_log, *_needs(self._moved))
+        half = len(needs) // 2
+        self._looks = (
+            _Look(lambda: _not_well(needs[:half])),
+            _Look(lambda: _not_well(needs[half:])),
+            *(_Look(partial(_needs_of, find)) for find in self._essentials.looks),
+        )
         loop = asyncio.get_running_loop()
-        self._handle = loop.call_later(_LOOK_S, self._look, loop, context=Context())
+        self._look_later(loop, 0, Context())
 
     def stop(self) -> None:
         """Looks no more."""
@@ -91,21 +115,26 @@ class Upkeep:
             self._handle.cancel()
             self._handle = None
         # They hold the log's handlers, which are to be gone when logging ends.
-        self._needs, self._of_log, self._amiss = (), (), {}
+        self._looks, self._of_log = (), ()
         self._untold.clear()
         self._essentials.forget()
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._handle = loop.call_later(_LOOK_S, self._look, loop)
+    def _look_later(
+        self, loop: asyncio.AbstractEventLoop, number: int, context: Context | None = None
+    ) -> None:
+        wait_s = _LOOK_S / len(self._looks)
+        self._handle = loop.call_later(wait_s, self._look, loop, number, context=context)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+        self._look_later(loop, (number + 1) % len(self._looks))
+        look = self._looks[number]
         broken = self._essentials.mend_builtins()
         # What is set only for a moment is put back by whoever sets it.
-        lasting = [need for need in self._amiss.values() if not _is_well(need)]
-        amiss = [need for need in self._needs if not _is_well(need)]
-        amiss += [_need_of(each) for each in self._essentials.look()]
-        self._amiss = {each.what: each for each in amiss if each.what not in self._amiss}
+        lasting = _not_well(look.amiss.values())
+        look.amiss = {each.what: each for each in look.find() if each.what not in look.amiss}
         self._untold += [(need, _mended(need)) for need in lasting]
         self._untold += [(_need_of(each), _PUT_BACK) for each in broken]
-        if all(map(_is_well, self._of_log)):  # else it would be lost
+        if self._untold and all(map(_is_well, self._of_log)):  # else it would be lost
             untold, self._untold = self._untold, []
             for need, outcome in untold:
                 self._tell(need, outcome)
@@ -142,6 +171,10 @@ def _is_well(need: _Need) -> bool:
         return False
 
 
+def _not_well(needs: Iterable[_Need]) -> list[_Need]:
+    return [need for need in needs if not _is_well(need)]
+
+
 def _needs(moved: Callable[[], None]) -> Iterable[_Need]:
     """What is needed, as it is now."""
     yield from _of_the_system(moved)
@@ -160,6 +193,10 @@ def _needs(moved: Callable[[], None]) -> Iterable[_Need]:
         *((sys, "stdout"), (sys, "stderr")),
     ):
         yield _there(owner, attribute)
+
+
+def _needs_of(find: Callable[[], Iterable[Replaced]]) -> Iterable[_Need]:
+    return map(_need_of, find())
 
 
 def _need_of(replaced: Replaced) -> _Need:
