@@ -25,8 +25,8 @@ _all, _callable, _delattr, _is, _map, _setattr, _type, _zip = (
 _KINDS: Final = frozenset((ABCMeta, BuiltinFunctionType, EnumType, FunctionType, ModuleType, type))
 _ALWAYS: Final = frozenset(("asyncio", "builtins", "json", "logging", "os", "threading", "time"))
 _OWN: Final = "petsage"
-_PARTS: Final = 16
-"""The other modules are looked at in so many parts, one after another."""
+_PARTS: Final = 32
+"""The other modules are looked at in so many parts, one after another, and two each time."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ class Essentials:
         self._always = [each for each in kept if each.name in _ALWAYS]
         others = [each for each in kept if each.name not in _ALWAYS]
         self._parts = cycle([others[number::_PARTS] for number in range(_PARTS)])
-        self.looks = (self._look_at_some, self._look_at_others, self._look_at_assigned)
+        others_too = self._look_at_others
+        self.looks = (self._look_at_some, others_too, self._look_at_assigned, others_too)
 
     def forget(self) -> None:
         """Keeps nothing of any module, and finds nothing any more."""
