@@ -16,7 +16,16 @@ from petsage.binding import Came
 from petsage.errors import Problem
 from petsage.response import BODILESS, Content, JsonResponse
 from petsage.shapes import AnswerTypes, JsonAnswer, UnusableType
-from petsage.signature import Flaw, Media, Reply, Returns, Signature, is_status, name_of
+from petsage.signature import (
+    Flaw,
+    Media,
+    Reply,
+    Returns,
+    Signature,
+    Signatures,
+    is_status,
+    name_of,
+)
 from petsage.signature_reader import read_signature
 
 # One for all that have none: it is looked at for each request.
@@ -192,6 +201,7 @@ def compile_endpoint(
     method: str,
     path_names: tuple[str, ...],
     types: AnswerTypes,
+    signatures: Signatures,
     status: int = 200,
     answers: Mapping[int, Any] | None = None,
 ) -> tuple[Endpoint | None, list[Flaw]]:
@@ -202,14 +212,15 @@ def compile_endpoint(
         method: the HTTP method that it answers.
         path_names: the names in braces in its path.
         types: those that the feature's other handlers answer with.
+        signatures: those of the feature's other handlers.
         status: the HTTP status of an ordinary answer.
         answers: the models of other statuses' bodies; `Problem` for a problem document, None
             for no body.
     """
     if not inspect.iscoroutinefunction(handler) or not hasattr(handler, "__name__"):
         return None, [_not_async(handler)]
-    signature, flaws = read_signature(handler, method, path_names)
-    returns = signature.returns or _unannotated(handler, signature, flaws)
+    signature, returns, flaws = read_signature(handler, method, path_names)
+    returns = returns or _unannotated(handler, signature, flaws)
     answer = _compile_answer(handler, returns, types, flaws)
     others = _compile_answers(handler, answers, types, flaws)
     _find_wrong_status(handler, status, returns, flaws)
@@ -218,6 +229,7 @@ def compile_endpoint(
         flaws.append(Flaw("bad-answer", problem, "return a `web.Response`, or give a model"))
     if flaws:
         return None, flaws
+    signature = signatures.one_for(signature)
     return Endpoint(handler, signature, returns, status=status, answer=answer, others=others), []
 
 

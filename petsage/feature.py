@@ -25,7 +25,7 @@ from petsage.endpoint import Endpoint, compile_endpoint
 from petsage.health import Check
 from petsage.path_template import PathTemplate, likely_names, parse_path
 from petsage.shapes import AnswerTypes, Trust
-from petsage.signature import Flaw, name_of
+from petsage.signature import Flaw, Signatures, name_of
 
 SETTINGS: Final[web.AppKey[Any]] = web.AppKey("settings", object)
 """A feature's own settings in its application: an instance of its `settings` model."""
@@ -236,7 +236,7 @@ def compile_feature(
     middlewares = [each for each in feature.middlewares if callable(each)]
     compiled: list[CompiledRoute] = []
     taken: set[str] = set()
-    types = AnswerTypes(trust)
+    types, signatures = AnswerTypes(trust), Signatures()
     for routes in feature.routes:
         for route in routes.declared if isinstance(routes, Routes) else ():
             path = _route_path(mount, route)
@@ -247,6 +247,7 @@ def compile_feature(
                 if isinstance(path, PathTemplate)
                 else likely_names(route.path),
                 types=types,
+                signatures=signatures,
                 status=route.status,
                 answers=route.answers,
             )

@@ -6,8 +6,9 @@ makes text of them when somebody asks.
 Longer than 300 lines, of which half are the declarations: a table of what can be shown.
 """
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -267,7 +268,7 @@ _FIRST_BOUND: Final = BUCKETS[0]
 
 _Key = tuple[str, str, str]
 
-Cell = list[float]
+Cell = MutableSequence[float]
 """The sum of seconds, a count for each bucket, and one for what is longer than all."""
 
 
@@ -365,7 +366,8 @@ def count_in(cell: Cell, seconds: float) -> None:
 
 
 def _new_cell() -> Cell:
-    return [0.0] + [0] * (len(BUCKETS) + 1)
+    # Numbers side by side, and no objects: of thousands of cells few are in the processor's caches.
+    return array("d", bytes(8 * (len(BUCKETS) + 2)))
 
 
 def active_name(method: str) -> str:

@@ -3,6 +3,7 @@
 import keyword
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from sys import intern
 from typing import Final
 
@@ -64,9 +65,15 @@ def parse_path(text: str) -> PathTemplate | Flaw:
         wrong = _wrong_name(name, names)
         if wrong is not None:
             return flaw(f"has {part!r}{wrong[0]}", wrong[1])
-        names.append(intern(name))  # the same object for many routes, and in their signatures
+        names.append(intern(name))
         segments.append(None)
-    return PathTemplate(text, tuple(segments), tuple(names), tail)
+    return PathTemplate(text, tuple(segments), _one_for(tuple(names)), tail)
+
+
+@lru_cache(maxsize=1024)
+def _one_for(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same object for many routes: it is in the processor's caches, then."""
+    return names
 
 
 def _wrong_name(name: str, before: list[str]) -> tuple[str, str] | None:

@@ -239,16 +239,36 @@ class Returns:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Where each of a handler's arguments comes from, and what it returns.
-
-    `returns` is None where that is not annotated.
-    """
+    """Where each of a handler's arguments comes from."""
 
     parameters: tuple[Parameter, ...]
     body: BodyParameter | None
     request: str | None
     apps: tuple[AppParameter, ...]
-    returns: Returns | None
+
+
+class Signatures:
+    """Those of one feature; what says the same is one.
+
+    Of thousands of routes few are in the processor's caches, but what they have in common is.
+    """
+
+    def __init__(self) -> None:
+        self._of_paths: dict[tuple[tuple[str, int], ...], Signature] = {}
+
+    def one_for(self, signature: Signature) -> Signature:
+        """The one that says the same as `signature`, which may be it.
+
+        Only of those that read the path alone: elsewhere there are defaults, and what is equal,
+        as `1` and `True` are, need not be the same.
+        """
+        if signature.body or signature.request or signature.apps:
+            return signature
+        if any(each.where != "path" for each in signature.parameters):
+            return signature
+        # What is kept keeps its adapters, and no other has their ids meanwhile.
+        key = tuple((each.name, id(each.adapter)) for each in signature.parameters)
+        return self._of_paths.setdefault(key, signature)
 
 
 def name_of(handler: Any) -> str:

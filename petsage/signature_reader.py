@@ -42,20 +42,21 @@ BODY_METHODS: Final = frozenset(("POST", "PUT", "PATCH"))
 
 def read_signature(
     handler: Callable[..., Any], method: str, path_names: tuple[str, ...]
-) -> tuple[Signature, list[Flaw]]:
+) -> tuple[Signature, Returns | None, list[Flaw]]:
     """Where each argument of `handler` comes from, and all that its declaration cannot mean.
 
     Args:
         handler: an `async def`.
         method: the HTTP method that it answers.
         path_names: the names in braces in its path.
+
+    Returns:
+        That, what it returns, None where it is not annotated, and what is wrong.
     """
     reader = _Reader(handler, method, path_names)
     reader.read()
-    signature = Signature(
-        tuple(reader.parameters), reader.body, reader.request, tuple(reader.apps), reader.returns
-    )
-    return signature, reader.flaws
+    signature = Signature(tuple(reader.parameters), reader.body, reader.request, tuple(reader.apps))
+    return signature, reader.returns, reader.flaws
 
 
 class _Reader:
