@@ -294,11 +294,12 @@ class RequestMetrics:
     Attributes:
         active: the requests whose handlers run now, by method; every key is there, so that
             counting is an addition.
-        kept: what somebody else keeps of requests that are counted in the same cell, with that
-            cell; emptied when cells are dropped.
+        kept: what somebody else keeps of requests, with the cells that they are counted in;
+            emptied when cells are dropped.
+        kept_cells: how many cells that holds.
     """
 
-    __slots__ = ("_cells", "_series", "active", "kept")
+    __slots__ = ("_cells", "_series", "active", "kept", "kept_cells")
 
     def __init__(self) -> None:
         self.active: dict[str, int] = dict.fromkeys((*sorted(KNOWN_METHODS), OTHER), 0)
@@ -306,6 +307,7 @@ class RequestMetrics:
         # What requests are looked up by: as they come, so that nothing is converted.
         self._cells: dict[tuple[str, str | None, int], Cell] = {}
         self.kept: dict[Any, Any] = {}
+        self.kept_cells = 0
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Counts one request.
@@ -342,7 +344,12 @@ class RequestMetrics:
             del self._series[key]
         for found in [found for found in self._cells if found[1] in routes]:
             del self._cells[found]
+        self.forget_kept()
+
+    def forget_kept(self) -> None:
+        """Drops what somebody else keeps."""
         self.kept.clear()
+        self.kept_cells = 0
 
     def _cell(self, method: str, route: str | None, status: int) -> Cell:
         """The numbers of a method, route and status that are new, or never looked up directly."""

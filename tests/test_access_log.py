@@ -331,7 +331,29 @@ class TestKept:
     def test_of_thousands_of_routes_none_drives_out_another(self, note, requests):
         for number in range(2000):
             note(f"/r/{number}/1", route=f"/r/{number}/{{x}}")
-        assert len(requests.kept) == 2000
+        assert requests.kept_cells == 2000
+        (kept,) = requests.kept.values()
+        assert len(kept[1]) == 2000
+
+    def test_routes_that_come_and_go_do_not_fill_memory(
+        self, note, requests, log_lines, monkeypatch
+    ):
+        monkeypatch.setattr("petsage.logs.access.MAX_SERIES", 10)
+        for number in range(35):
+            note(f"/r/{number}/1", route=f"/r/{number}/{{x}}")
+        assert requests.kept_cells == 5
+        assert [len(kept[1]) for kept in requests.kept.values()] == [5]
+        assert len(access_lines(log_lines)) == 35
+
+    @pytest.mark.parametrize("route", [None, "/größe/{x}", "/r/" + "long" * 200 + "/{x}"])
+    def test_a_route_that_stands_in_no_parts_is_told_and_counted(
+        self, note, requests, log_lines, route
+    ):
+        for _ in range(2):
+            note("/r/1", route=route)
+        assert [line["route"] for line in access_lines(log_lines)] == [route, route]
+        (observed,) = requests.observed()
+        assert sum(observed.counts) == 2
 
     def test_a_request_after_its_route_was_forgotten_counts_anew(self, note, requests):
         note("/r/1")

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import re
 from collections.abc import Mapping
-from sys import intern
 from time import perf_counter
 from typing import Any, Final
 
@@ -35,8 +34,9 @@ _MAX_TEXT: Final = 2048
 _MAX_KEPT: Final = 512
 # What is the same in JSON, and harmless.
 _is_plain: Final = re.compile(r"[ !#-\[\]-~]*").fullmatch
-# Stands where lines differ; a path as it is sent has none of these.
+# Stand where lines differ; a path as it is sent, or declared, has none of these.
 _SOME_PATH: Final = "<path>"
+_SOME_ROUTE: Final = "<route>"
 
 
 class AccessLogger(AbstractAccessLogger):
@@ -109,19 +109,21 @@ class AccessLogger(AbstractAccessLogger):
             and len(path) + len(user_agent) <= _MAX_KEPT
             and (path == context.route or _is_plain(path))
         ):
-            formatter = pipeline.formatter
-            kept = counted.kept.get((context.route, status, method, context.feature))
-            if kept is None or kept[0] is not formatter:
-                kept = _keep(counted, formatter, context, method, status)
-            _, cell, opening, before, after, end = kept
+            formatter, route = pipeline.formatter, context.route
+            kept = counted.kept.get((status, method, context.feature))
+            if kept is None or kept[0] is not formatter or (cell := kept[1].get(route)) is None:
+                kept, cell = _keep(counted, formatter, context, method, status)
             who = formatter.kept.get((remote, user_agent, seen))
             if who is None:
                 who = _who(formatter, remote, user_agent, seen)
-            if opening and who:
+            if cell is not None and who:
+                _, _, opening, before, after, between, end = kept
+                told = "null" if route is None else f'"{route}"'
                 line = formatter.info_line_of(
                     f"{opening}{path}{before}",
                     context,
-                    f'{after}{path}{end}"duration_ms":{seconds * 1e3:.3f},"bytes":{size},{who}}}',
+                    f"{after}{path}{between}{told}{end}"
+                    f'"duration_ms":{seconds * 1e3:.3f},"bytes":{size},{who}}}',
                 )
                 if line is not None:
                     count_in(cell, seconds)
@@ -153,14 +155,10 @@ def _who_fields(
     return fields
 
 
-_Kept = tuple[JsonFormatter, Cell, str, str, str, str]
-"""Of lines and counts that differ by their paths alone: whose lines they are, where they are
-counted, and what stands before and behind the path in the message and in its own field.
-
-The texts are empty where they cannot be made apart.
-"""
-
-_NO_PARTS: Final = ("", "", "", "")
+_Kept = tuple[JsonFormatter, dict[str | None, Cell], str, str, str, str, str]
+"""Of requests that differ by their routes and paths alone: whose lines they are, and where those of
+each route are counted; what stands before and behind the path in the message, before it in its own
+field, between that and the route, and behind the route."""
 
 
 def _keep(
@@ -169,29 +167,45 @@ def _keep(
     context: RequestContext,
     method: str,
     status: int,
-) -> _Kept:
-    """What lines and counts that differ by their paths alone have in common."""
-    route, parts = context.route, _NO_PARTS
-    if not formatter.is_secret("duration_ms") and not formatter.is_secret("bytes"):
-        message = f"{method} {_SOME_PATH} {status}"
-        fields = _asked_fields(method, _SOME_PATH, route, status)
-        with contextlib.suppress(
-            TypeError,  # there is no JSON of a lone surrogate
-            ValueError,  # the path is masked, or the route has the same words
-        ):
-            opening, before = formatter.opening(ACCESS_LOGGER, context.feature, message).split(
-                _SOME_PATH
-            )
-            after, end = f"{formatter.plain_fields(fields)},".split(_SOME_PATH)
-            # Most are the same for many routes: those are in the processor's caches, then.
-            parts = intern(opening), intern(before), intern(after), end
-    kept = formatter, counted.cell(method, route, status), *parts
+) -> tuple[_Kept, Cell | None]:
+    """What lines and counts that differ by routes and paths alone have in common.
+
+    And where those of this route are counted; None where its lines cannot be made of parts.
+    """
+    if counted.kept_cells >= MAX_SERIES:
+        counted.forget_kept()
     # By routes, which come from features; a method may be any word.
-    if method in KNOWN_METHODS:
-        if len(counted.kept) >= MAX_SERIES:
-            counted.kept.clear()
-        counted.kept[route, status, method, context.feature] = kept
-    return kept
+    may_stay, key, route = method in KNOWN_METHODS, (status, method, context.feature), context.route
+    kept: _Kept | None = counted.kept.get(key)
+    if kept is None or kept[0] is not formatter:
+        kept = formatter, {}, *_parts_of(formatter, context.feature, method, status)
+        if may_stay:
+            counted.kept[key] = kept
+    if not kept[2] or not (route is None or (len(route) <= _MAX_KEPT and _is_plain(route))):
+        return kept, None
+    cell = counted.cell(method, route, status)
+    if may_stay:
+        counted.kept_cells += 1
+        kept[1][route] = cell
+    return kept, cell
+
+
+def _parts_of(
+    formatter: JsonFormatter, feature: str | None, method: str, status: int
+) -> tuple[str, str, str, str, str]:
+    """The texts of a `_Kept`, all empty where lines cannot be made of parts."""
+    fields = _asked_fields(method, _SOME_PATH, _SOME_ROUTE, status)
+    with contextlib.suppress(
+        TypeError,  # there is no JSON of a lone surrogate
+        ValueError,  # a field is masked
+    ):
+        if not formatter.is_secret("duration_ms") and not formatter.is_secret("bytes"):
+            message = f"{method} {_SOME_PATH} {status}"
+            opening, before = formatter.opening(ACCESS_LOGGER, feature, message).split(_SOME_PATH)
+            after, rest = f"{formatter.plain_fields(fields)},".split(_SOME_PATH)
+            between, end = rest.split(f'"{_SOME_ROUTE}"')
+            return opening, before, after, between, end
+    return "", "", "", "", ""
 
 
 def _who(
