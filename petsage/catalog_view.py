@@ -1,7 +1,6 @@
 """What is asked of the features being served; it changes nothing."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
@@ -86,7 +85,7 @@ class CatalogView:
         ending = (Entry(name, None, "draining", (), (), system=False) for name in draining)
         for entry in (*aside, *ledger.starting.values(), *ending):
             if entry.name not in shown:
-                entries.append(replace(entry, draining=draining.get(entry.name, ())))
+                entries.append(entry._replace(draining=draining.get(entry.name, ())))
                 shown.add(entry.name)
         entries += [setback.entry for setback in ledger.duplicates]
         disabled = self._reader.disabled
@@ -133,8 +132,7 @@ class CatalogView:
     def _serving_entry(self, served: Served, draining: tuple[Draining, ...]) -> Entry:
         setback = self._ledger.setbacks.get(served.name)
         generation = served.generation
-        return replace(
-            entry_of(served.candidate),
+        return entry_of(served.candidate)._replace(
             state="serving",
             generation=generation.number,
             since=generation.since,

@@ -11,9 +11,8 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from watchfiles import Change
 from watchfiles._rust_notify import RustNotify  # documented: watchfiles' Rust backend
@@ -58,8 +57,7 @@ _ALLOW: Final = "make it readable to the server"
 Looks = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Noticed:
+class Noticed(NamedTuple):
     """What has changed.
 
     Attributes:

@@ -8,11 +8,10 @@ it gets into the server.
 import marshal
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
 from types import CodeType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from petsage.candidate import Candidate
 from petsage.errors import Finding, Severity
@@ -35,8 +34,7 @@ _MOMENTS: Final = (datetime, date, time)
 HEADER: Final = struct.Struct("!cQ")
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """What a check found out about one feature.
 
     Attributes:
@@ -48,12 +46,11 @@ class Checked:
 
     findings: tuple[Finding, ...]
     inspection: Inspection | None
-    codes: dict[str, CodeType] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
+    codes: dict[str, CodeType]
+    needs: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A feature in whose hands a check came to its end.
 
     Attributes:
@@ -68,8 +65,7 @@ class Failure:
     dump: str
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What is to be checked.
 
     Attributes:

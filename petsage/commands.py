@@ -1,7 +1,6 @@
 """The commands: `petsage serve · check · features · build · openapi · logs · loggers`."""
 
 import contextlib
-import dataclasses
 import gc
 import json
 import os
@@ -176,9 +175,9 @@ def _checked(candidate: "Candidate") -> dict[str, Any]:
 
 
 def _told(finding: Finding) -> dict[str, Any]:
-    told = dataclasses.asdict(finding)
     return {
-        key: printable(value) if isinstance(value, str) else value for key, value in told.items()
+        key: printable(value) if isinstance(value, str) else value
+        for key, value in finding._asdict().items()
     }
 
 

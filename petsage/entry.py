@@ -1,8 +1,7 @@
 """What is shown of a feature, and of a change: plain facts, which hold on to nothing that runs."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from petsage.candidate import Candidate
 from petsage.errors import Finding
@@ -16,8 +15,7 @@ ASIDE: Final[frozenset[State]] = frozenset(("failed", "waiting"))
 Step = Literal["added", "changed", "restarted", "removed", "refused", "failed", "waiting"]
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """A candidate that was not made current, while what served before goes on.
 
     Attributes:
@@ -31,8 +29,7 @@ class Refused:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
-class Draining:
+class Draining(NamedTuple):
     """A generation that was replaced or removed, and has not ended.
 
     Attributes:
@@ -43,8 +40,7 @@ class Draining:
     requests: int
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A feature as the catalog shows it.
 
     Attributes:
@@ -98,8 +94,7 @@ class Entry:
         return next((each for each in findings if each.level == "error"), None)
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What a refresh did about one feature; what stayed as it was has none.
 
     Attributes:

@@ -10,9 +10,8 @@ import difflib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ClassVar, Final, Literal, TypeGuard, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeGuard, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -246,8 +245,7 @@ def invalid_input(errors: Sequence[FieldProblem], more: int = 0) -> Problem:
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that is wrong with a feature.
 
     Attributes:

@@ -9,11 +9,10 @@ import operator
 import sys
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import EnumType
 from itertools import cycle
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from petsage.patches import ABSENT, ORIGINALS, value_in
 
@@ -29,8 +28,7 @@ _PARTS: Final = 32
 """The other modules are looked at in so many parts, one after another, and two each time."""
 
 
-@dataclass(frozen=True)
-class Replaced:
+class Replaced(NamedTuple):
     """Something that stands where something else was.
 
     Attributes:

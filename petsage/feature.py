@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, NamedTuple, TypedDict, TypeVar, Unpack
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -40,16 +40,14 @@ Run = Callable[[web.Request], Awaitable[web.StreamResponse]]
 H = TypeVar("H", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where something was written."""
 
     file: str
     line: int
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """One route as its developer declared it."""
 
     method: str

@@ -5,9 +5,8 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from petsage.errors import Severity
 from petsage.feature import Place
@@ -58,8 +57,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """What is in a folder; paths are those within it ("sub/routes.py"), "" is the folder itself.
 
     Attributes:
@@ -69,10 +67,10 @@ class Listing:
         flaws: links that lead out, or that there is too much; then the rest is not there.
     """
 
-    files: dict[str, os.stat_result] = field(default_factory=dict)
-    folders: dict[str, os.stat_result] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    flaws: list[PlacedFlaw] = field(default_factory=list)
+    files: dict[str, os.stat_result]
+    folders: dict[str, os.stat_result]
+    links: dict[str, str]
+    flaws: list[PlacedFlaw]
 
     def looks(self) -> dict[str, tuple[int, ...]]:
         """What tells each file and folder from how it was before, as `look` does.
@@ -111,7 +109,7 @@ def list_folder(folder: Path, roots: Sequence[str]) -> Listing:
     Raises:
         OSError: something cannot be looked at, or vanished meanwhile; its `filename` says what.
     """
-    listing = Listing()
+    listing = Listing(files={}, folders={}, links={}, flaws=[])
     walk = _Walk(folder, roots, listing)
     if walk.leads_out("", os.path.realpath(folder)):
         return listing

@@ -9,7 +9,6 @@ Longer than 300 lines, of which half are the declarations: a table of what can b
 from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, MutableSequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from aiohttp import web
@@ -17,8 +16,7 @@ from aiohttp import web
 Kind = Literal["counter", "gauge", "histogram", "info"]
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """A metric as it is declared.
 
     Attributes:

@@ -7,9 +7,8 @@ Longer than 300 lines: it follows the document from its top to its leaves, one p
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
@@ -75,8 +74,7 @@ _COMPONENTS: Final = {
 _Key = tuple[str, Mode]
 
 
-@dataclass(frozen=True)
-class DocumentedFeature:
+class DocumentedFeature(NamedTuple):
     """A feature's part of the document: its name and its routes."""
 
     name: str

@@ -13,8 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from petsage.feature import Place
 from petsage.snapshot import PACKAGE, Snapshot, is_test
@@ -31,8 +30,7 @@ ABSENT: Final = object()
 """What stands where there is nothing."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Something of a module that a source assigns.
 
     Attributes:

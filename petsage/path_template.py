@@ -2,10 +2,9 @@
 
 import keyword
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
-from typing import Final
+from typing import Final, NamedTuple
 
 from petsage.signature import Flaw
 
@@ -14,8 +13,7 @@ _TAIL: Final = ":path"
 _LITERAL: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 
 
-@dataclass(frozen=True)
-class PathTemplate:
+class PathTemplate(NamedTuple):
     """A path taken apart: literal segments as strings, `{name}` as None.
 
     Attributes:

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -23,8 +22,7 @@ _SHARED_S: Final = 0.5
 _Question = tuple[str, Check, web.Application]
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What was found.
 
     Attributes:

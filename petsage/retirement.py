@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import ref
 
 from petsage.generation import Generation
@@ -33,8 +33,7 @@ _STOP_S: Final = 5.0
 logging.getLogger(PACKAGE)
 
 
-@dataclass(frozen=True)
-class _Trace:
+class _Trace(NamedTuple):
     """Something of a retired generation that is to die, by a weak reference."""
 
     feature: str

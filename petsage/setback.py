@@ -1,9 +1,8 @@
 """What is kept of a candidate that does not serve: why, and what to try again; no code of its."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from petsage.candidate import Candidate
 from petsage.entry import Entry, Refused, entry_of
@@ -15,8 +14,7 @@ _FOR_ANY: Final = frozenset(("dependent-fails", "duplicate-feature", "needs-cycl
 _WAITS: Final = frozenset(("need-failed", "no-such-feature"))
 
 
-@dataclass(frozen=True, eq=False)
-class Setback:
+class Setback(NamedTuple):
     """A candidate that failed.
 
     Attributes:
@@ -29,7 +27,7 @@ class Setback:
     candidate: Candidate
     entry: Entry
     rests_on: frozenset[str]
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -57,10 +55,10 @@ def setback_of(candidate: Candidate, serving: Collection[str]) -> Setback:
     rests_on = candidate.rests_on
     wrong = {finding.id for finding in candidate.errors}
     waiting_for = tuple(sorted(rests_on.difference(serving))) if wrong <= _WAITS else ()
-    entry = replace(
-        entry_of(candidate),
+    now = datetime.now(UTC)
+    entry = entry_of(candidate)._replace(
         state="waiting" if waiting_for else "failed",
         waiting_for=waiting_for,
-        since=datetime.now(UTC),
+        since=now,
     )
-    return Setback(candidate.again(), entry, rests_on)
+    return Setback(candidate.again(), entry, rests_on, now)

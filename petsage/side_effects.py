@@ -25,10 +25,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from petsage.feature import Place
 from petsage.patches import Target, find_targets
@@ -46,8 +45,7 @@ _LOOK_S: Final = 0.01
 _ROOT_LEVEL: Final = "the root logger's level"
 
 
-@dataclass(frozen=True)
-class _Aspect:
+class _Aspect(NamedTuple):
     """One thing of the process that an import is to leave as it was.
 
     Attributes:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from aiohttp import web
 from multidict import istr
@@ -147,8 +148,7 @@ class AnswerHeader:
     description: str
 
 
-@dataclass(frozen=True)
-class Flaw:
+class Flaw(NamedTuple):
     """Something that a signature, a path or an answer cannot mean, and what mends it."""
 
     id: str
@@ -209,8 +209,7 @@ class BodyParameter:
     has_moments: bool = False
 
 
-@dataclass(frozen=True)
-class AppParameter:
+class AppParameter(NamedTuple):
     """An argument that comes from an application, and the type that it must have."""
 
     argument: str
@@ -218,8 +217,7 @@ class AppParameter:
     type: Any
 
 
-@dataclass(frozen=True)
-class Returns:
+class Returns(NamedTuple):
     """What a return annotation says, taken apart.
 
     Attributes:
@@ -234,7 +232,7 @@ class Returns:
     nothing: bool = False
     raw: bool = False
     reply: bool = False
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ Longer than 300 lines: one rule after another, each a few lines and the text of 
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Final, Never, NoReturn, get_args, get_origin
 
@@ -413,7 +412,7 @@ def split_returns(annotation: Any) -> Returns:
         for part in parts[1:]:
             if isinstance(part, AnswerHeader):
                 headers[part.name] = part.description
-        return replace(inner, headers=headers)
+        return inner._replace(headers=headers)
     if isinstance(annotation, type) and issubclass(annotation, web.StreamResponse):
         return Returns(raw=True)
     return Returns(annotation)

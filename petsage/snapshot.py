@@ -16,10 +16,9 @@ import linecache
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 from petsage.client_side import import_client_for
 from petsage.listing import ChangedError, Listing, PlacedFlaw, list_folder, read_files
@@ -32,8 +31,7 @@ PACKAGE: Final = "features"
 _LOOKS: Final = 5
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One feature's folder, read once.
 
     Attributes:

@@ -12,10 +12,9 @@ import math
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
@@ -71,8 +70,7 @@ _ALWAYS_BELOW: Final = "/readyz/"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TimeLimits:
+class TimeLimits(NamedTuple):
     """How long what may take, in seconds.
 
     Attributes:

@@ -10,9 +10,8 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _FOLDER: Final = "petsage"
 # A token has 43 characters; whatever is longer than this is no token.
@@ -25,8 +24,7 @@ class TokenFileError(OSError):
     """The file cannot be written: which one, and why."""
 
 
-@dataclass(frozen=True)
-class TokenFile:
+class TokenFile(NamedTuple):
     """A file that was written.
 
     Attributes:

@@ -19,9 +19,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from petsage.essentials import Essentials, Replaced
 from petsage.patches import find_assigned
@@ -39,8 +38,7 @@ _PUT_BACK: Final = "was put back"
 _OWN_VARIABLES: Final = "PETSAGE_"
 
 
-@dataclass(frozen=True)
-class _Need:
+class _Need(NamedTuple):
     """One thing that a server needs of its process.
 
     Attributes:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
 from typing import Final, NamedTuple
 
@@ -50,8 +49,7 @@ _FEATURES: Final = "features."
 _SERVING: Final = frozenset((("petsage.routing", "serve"), ("petsage.direct", "_answer")))
 
 
-@dataclass(frozen=True)
-class Culprit:
+class Culprit(NamedTuple):
     """What the event loop's thread was doing while it stood still.
 
     Attributes:

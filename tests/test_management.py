@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import os
 import re
@@ -756,11 +755,11 @@ class TestOneFeature:
         assert told["waiting_for"] == ["cats", "owners"]
         assert told["requests"] == {"served": 3, "failed": 2, "in_flight": 1}
         assert told["since"] == "2026-03-01T12:00:00Z"
-        assert told["last_error"] == dataclasses.asdict(finding)
+        assert told["last_error"] == finding._asdict()
         assert told["refused"] == {
             "content_hash": "b" * 64,
             "at": "2026-03-01T12:00:00Z",
-            "findings": [dataclasses.asdict(finding)],
+            "findings": [finding._asdict()],
         }
         assert told["draining"] == [{"generation": 6, "requests": 4}]
         assert told["leaked"] == [{"generation": 5, "what": "a module"}]

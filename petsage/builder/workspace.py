@@ -532,7 +532,7 @@ def _clean_up(root: Path) -> None:
 
 def _require_safe(folder: Path) -> None:
     """Refuses a folder of features that a server would take nothing from."""
-    listing = Listing(folders={"": folder.stat()})
+    listing = Listing(files={}, folders={"": folder.stat()}, links={}, flaws=[])
     for _, flaw, level in find_unsafe(folder, listing, {os.path.realpath(folder): folder}):
         if level == "error":
             raise BuildError(

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _log = logging.getLogger(__name__)
 
@@ -17,8 +17,7 @@ class TooManyLoggersError(Exception):
     """A logger would have to be made, and `MAX_MADE` were."""
 
 
-@dataclass(frozen=True)
-class LoggerLevel:
+class LoggerLevel(NamedTuple):
     """A logger as it is now.
 
     Attributes:

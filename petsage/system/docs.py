@@ -5,11 +5,10 @@ import gzip
 import hashlib
 import mimetypes
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 from weakref import ref
 
 import orjson
@@ -37,8 +36,7 @@ REDOC_POLICY: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """Bytes to be served, with their gzip and their name for caches."""
 
     body: bytes

@@ -2,9 +2,8 @@
 
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from petsage.catalog import Catalog
 from petsage.entry import Entry, State, Step
@@ -72,8 +71,7 @@ if TYPE_CHECKING:
 Sample = tuple[Metric, tuple[str, ...], float]
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All that is shown, as it was at one moment of the event loop.
 
     Attributes:
@@ -129,8 +127,7 @@ def _cumulative(counts: tuple[float, ...]) -> list[tuple[str, float]]:
     return buckets
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """Who knows what is shown: the owners of the facts, in the root application."""
 
     requests: RequestMetrics
