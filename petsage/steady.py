@@ -265,7 +265,7 @@ class _CarefulFactory:
             self._factory = None
             said = "has set a task factory that makes no task, and is not asked any more"
             tell(self._name, said, error, fix=_LOOP, kind="process-changed")
-            # Kept here, it would keep itself, its callers and the task, whose failure none told.
+            # Kept here it would keep itself, its callers and the task, of which none would be told.
             error = None
         return asyncio.Task(coroutine, loop=loop, **options)
 
