@@ -295,9 +295,10 @@ class RequestMetrics:
         kept: what somebody else keeps of requests, with the cells that they are counted in;
             emptied when cells are dropped.
         kept_cells: how many cells that holds.
+        notes: what somebody else has noted of requests that are yet to be counted.
     """
 
-    __slots__ = ("_cells", "_series", "active", "kept", "kept_cells")
+    __slots__ = ("_cells", "_series", "active", "kept", "kept_cells", "notes")
 
     def __init__(self) -> None:
         self.active: dict[str, int] = dict.fromkeys((*sorted(KNOWN_METHODS), OTHER), 0)
@@ -306,6 +307,7 @@ class RequestMetrics:
         self._cells: dict[tuple[str, str | None, int], Cell] = {}
         self.kept: dict[Any, Any] = {}
         self.kept_cells = 0
+        self.notes: Any = None
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Counts one request.

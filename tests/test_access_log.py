@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import web
 
-from petsage.context import RequestContext, set_current_request
+from petsage.context import RequestContext, current_request, set_current_request
 from petsage.logs.access import AccessLogger
 from petsage.logs.pipeline import Pipeline
 from petsage.metrics import RequestMetrics
@@ -319,6 +319,44 @@ class TestKept:
             note(f"/r/{number}")
         assert len(requests.kept) == 1
         assert [line["path"] for line in access_lines(log_lines)] == [f"/r/{n}" for n in range(5)]
+
+    async def test_the_lines_of_a_turn_are_written_at_its_end(
+        self, alone, log_pipeline, requests, log_lines
+    ):
+        logger = AccessLogger(logging.getLogger("petsage.access"), "", requests)
+        (account,) = log_pipeline.accounts().values()
+        # One has no parts: it is logged as a whole, and names its own request.
+        routes = ["/r/{x}", "/r/{x}", "/größe/{x}", None]
+        for number, route in enumerate(routes):
+            context = RequestContext(f"mine-{number}", "a" * 32, "b" * 16, "00", perf_counter())
+            context.route = route
+            logger.note(context, "GET", f"/r/{number}", 200, number, "::1", {})
+        told = current_request()
+
+        assert requests.notes.is_due
+        assert list(requests.observed()) == []
+        assert log_pipeline.accounts() == {log_pipeline.sinks[0].name: account}
+        await asyncio.sleep(0)
+        assert not requests.notes.is_due
+        assert current_request() is told
+        assert sum(sum(observed.counts) for observed in requests.observed()) == 4
+        lines = access_lines(log_lines)
+        assert [line["request_id"] for line in lines] == ["mine-0", "mine-1", "mine-2", "mine-3"]
+        assert [line["route"] for line in lines] == routes
+        assert [line["bytes"] for line in lines] == [0, 1, 2, 3]
+
+    async def test_who_flushes_the_log_amid_a_turn_has_its_lines_written(
+        self, note, log_pipeline, requests, log_lines
+    ):
+        (before,) = log_pipeline.accounts().values()
+        note("/r/1")
+        log_pipeline.flush()
+        (after,) = log_pipeline.accounts().values()
+        assert after.written - before.emitted == 1
+        assert [line["path"] for line in access_lines(log_lines)] == ["/r/1"]
+        await asyncio.sleep(0)
+        (observed,) = requests.observed()
+        assert sum(observed.counts) == 1
 
     def test_what_clients_send_does_not_fill_memory(self, note, requests, log_pipeline, log_lines):
         for number in range(1200):

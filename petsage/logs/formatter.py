@@ -138,22 +138,25 @@ class JsonFormatter(BaseJsonFormatter):
             except TypeError:
                 pass  # a lone surrogate: made plain below
             else:
-                line = self.info_line_of(opening, request, rest)
+                line = self.info_line_of(opening, request, rest, now())
                 if line is not None:
                     return line
         timestamp = self.timestamp_of(time.time())
         return self.dump({**self.own_fields(timestamp, "INFO", logger, message), **extras})
 
-    def info_line_of(self, opening: str, request: RequestContext, rest: str) -> bytes | None:
+    def info_line_of(
+        self, opening: str, request: RequestContext, rest: str, created: float
+    ) -> bytes | None:
         """A line at INFO of finished parts; None where it is too long.
 
         Args:
             opening: what `opening` gave.
             request: its ids stand between quotes as they are: `context` made, or looked at, them.
             rest: the extras, harmless JSON from behind the brace that opens it.
+            created: in seconds since the epoch.
         """
         line = (
-            f'{{"timestamp":"{self.timestamp_of(now())}{opening}{request.request_id}'
+            f'{{"timestamp":"{self.timestamp_of(created)}{opening}{request.request_id}'
             f'","trace_id":"{request.trace_id}","span_id":"{request.span_id}",{rest}\n'
         ).encode()
         return line if len(line) <= self._max_line_bytes else None

@@ -16,7 +16,8 @@ import warnings
 from collections.abc import Callable
 from random import Random
 from threading import get_ident
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from weakref import WeakSet
 
 from petsage.logs.cleaning import MASK
 from petsage.logs.formatter import JsonFormatter
@@ -43,6 +44,14 @@ _MAX_TURNS: Final = 8
 _REPORT_INTERVAL_S: Final = 30.0
 _FILTERED: Final[tuple[SinkState, str]] = ("filtered", "a level or a filter leaves the line out")
 
+
+class Unwritten(Protocol):
+    """What has lines that are yet to be put."""
+
+    def write(self) -> None:
+        """Puts them; from any thread."""
+
+
 Blame = Callable[[str, BaseException, logging.LogRecord | None], str | None]
 
 _log = logging.getLogger(__name__)
@@ -60,6 +69,7 @@ class Pipeline(logging.Handler):
     Attributes:
         formatter: makes a line of a record.
         sinks: in the order of the settings.
+        unwritten: are asked for what they have where everything is to be written.
         blame: is told of a filter or handler that raised, and which record that keeps out, if it
             does; says whose it is, None where that is not known.
     """
@@ -83,6 +93,7 @@ class Pipeline(logging.Handler):
         self.sinks: Final = tuple(sink for _, sink in self._sinks)
         self._optional = frozenset(sink.name for sink in self.sinks if not sink.required)
         self._rounds: dict[int, Round] = {}
+        self.unwritten: WeakSet[Unwritten] = WeakSet()
         self.blame: Blame = _nobody
         self._next_report: dict[str, float] = {}  # by kind of handler, or logger with a filter
         self._undo: list[Callable[[], None]] = []
@@ -118,6 +129,15 @@ class Pipeline(logging.Handler):
                 sink.filter()
                 if proof is not None:
                     proof.settle(sink.name, *_FILTERED)
+
+    def put_plain(self, lines: list[bytes]) -> None:
+        """Queues finished lines at INFO, which nobody waits for, in each sink that takes them."""
+        for lowest, sink in self._sinks:
+            if lowest <= logging.INFO:
+                sink.put_plain(lines)
+            else:
+                for _ in lines:
+                    sink.filter()
 
     def put_everywhere(self, line: bytes, proof: Proof) -> None:
         """Queues a finished line in each sink, whatever its level."""
@@ -159,6 +179,10 @@ class Pipeline(logging.Handler):
         its_round.go([s.name for s in self.sinks if s.stands_still_for_s() > OPTIONAL_WAIT_S])
         for sink in self.sinks:
             sink.hurry()
+
+    def _put_unwritten(self) -> None:
+        for each in list(self.unwritten):
+            each.write()
 
     def _put_rounds(self) -> None:
         """Queues what is proven in this thread, and in loops that have stopped, amid a turn."""
@@ -234,6 +258,7 @@ class Pipeline(logging.Handler):
         """
         if self._is_over:
             return
+        self._put_unwritten()
         self._put_rounds()
         for sink in self.sinks:
             sink.flush(_CLOSE_TIMEOUT_S)
@@ -273,6 +298,7 @@ class Pipeline(logging.Handler):
             self._undo.pop()()
         if _installed is self:
             _installed = None
+        self._put_unwritten()
         self._put_rounds()
         close_sinks(self.sinks, _CLOSE_TIMEOUT_S)
         self._is_over = True

@@ -172,6 +172,23 @@ class Sink:
                 return len(entries)
         return [self.put(*entry) for entry in entries].count("queued")
 
+    def put_plain(self, lines: list[bytes]) -> None:
+        """Queues lines that nobody waits for, as `put` does each."""
+        with self._lock:
+            length = len(self._queue)
+            total = length + len(lines)
+            if not self._closing and total + len(self._in_flight) <= self.capacity:
+                self._emitted += len(lines)
+                self._queue.extend(lines)
+                if length < self._hurry_length <= total:
+                    self._is_hurried = True
+                    self._ring()
+                elif self._is_sleeping:
+                    self._ring()
+                return
+        for line in lines:
+            self.put(line)
+
     def _ring(self) -> None:
         """Wakes the thread; under the lock.
 
