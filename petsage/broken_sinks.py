@@ -83,6 +83,7 @@ def break_sink(kind: Kind, path: Path, pipeline: Pipeline) -> BrokenSink:
         if kind in {"filtered", "raising"}:
             _break_filter(broken, pipeline)
         elif kind == "deleted":
+            pipeline.flush()  # what still waits would make it anew at once
             path.unlink(missing_ok=True)
         else:
             _take_the_place(broken)

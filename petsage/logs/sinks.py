@@ -407,6 +407,8 @@ class Sink:
     def _settle(self, batch: list[bytes | Entry], outcome: Outcome) -> None:
         """Accounts for a batch, and tells those who wait for lines of it."""
         failed = len(batch) - outcome.written
+        if outcome.error is not None:
+            self._complain(outcome.error, failed)  # first: who flushes may end the process then
         with self._lock:
             self._in_flight, self._write_began = [], 0.0
             self._written += outcome.written
@@ -423,8 +425,6 @@ class Sink:
         if failed and outcome.error is not None:
             why = _words_of(outcome.error)
             settle_lines(self.name, _proofs_of(batch[outcome.written :]), "failed", why)
-        if outcome.error is not None:
-            self._complain(outcome.error, failed)
         if drops:
             try:
                 self._report_drops(self.name, drops)
