@@ -253,7 +253,8 @@ class Keeper:
         orders = {"start": self.start, "stop": self.stop, "crash": self.crash}
         while True:
             # The server waits when nobody reads what it logs.
-            for descriptor in select.select([0, *self._logs()], [], [])[0]:
+            ready, _, _ = select.select([0, *self._logs()], [], [])
+            for descriptor in sorted(ready, reverse=True):  # orders last: some close the log
                 data = os.read(descriptor, 65536)
                 if descriptor != 0:
                     if not data:
