@@ -166,11 +166,19 @@ class FolderWatch:
     async def _run(self) -> None:
         while True:
             self._noted.clear()
-            names, wait_s = self._take(time.monotonic())
-            if names is None or names:
-                await self._refresh_and_watch(names)
-                continue
-            await self._wait(wait_s)
+            try:
+                names, wait_s = self._take(time.monotonic())
+                if names is None or names:
+                    await self._refresh_and_watch(names)
+                else:
+                    await self._wait(wait_s)
+            except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
+                _log.exception("The watch of the features' folders failed, and goes on")
+                self._all_due = time.monotonic() + _AGAIN_S  # whatever was lost is found then
+                loop = asyncio.get_running_loop()
+                rested = loop.create_future()
+                loop.call_later(_AGAIN_S, rested.set_result, None)
+                await rested
 
     async def _wait(self, wait_s: float | None) -> None:
         """Until something is noted, or for so long."""
