@@ -101,6 +101,7 @@ class FolderWatch:
         self._settle_s = settle_ms / 1000
         self._threads: list[FolderChanges] = []
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._noted = asyncio.Event()
         self._due: dict[str, float] = {}
         self._all_due: float | None = None
@@ -114,7 +115,7 @@ class FolderWatch:
         """
         if self._task is not None:
             return
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
 
         def tell(noticed: Noticed) -> None:
             # A loop that was closed without `stop` has nobody to tell.
@@ -175,9 +176,8 @@ class FolderWatch:
             except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
                 _log.exception("The watch of the features' folders failed, and goes on")
                 self._all_due = time.monotonic() + _AGAIN_S  # whatever was lost is found then
-                loop = asyncio.get_running_loop()
-                rested = loop.create_future()
-                loop.call_later(_AGAIN_S, rested.set_result, None)
+                rested = self._loop.create_future()
+                self._loop.call_later(_AGAIN_S, rested.set_result, None)
                 await rested
 
     async def _wait(self, wait_s: float | None) -> None:

@@ -384,6 +384,34 @@ async def test_a_refresh_that_fails_holds_up_no_other_feature(root):
     await watch.stop()
 
 
+async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, caplog):
+    calls: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def refresh(names):
+        calls.put_nowait(names)
+
+    watch = FolderWatch([root], refresh, settle_ms=SETTLE_MS)
+    watch.start()
+    assert await calls.get() is None
+    failed = asyncio.Event()
+
+    def broken(_):
+        failed.set()
+        raise TypeError("it is a feature's")
+
+    monkeypatch.setattr(asyncio, "timeout", broken)
+    write(root / "pets" / "a.py")
+    await failed.wait()
+    monkeypatch.undo()
+
+    while await calls.get() is not None:
+        pass  # what was written, or all that may have been
+    assert "failed, and goes on" in caplog.text
+    write(root / "owners" / "a.py")
+    assert await calls.get() == {"owners"}
+    await watch.stop()
+
+
 async def test_a_feature_that_writes_to_its_own_folder_is_told_of_once(root, caplog):
     count = 0
     begun, often = asyncio.Event(), asyncio.Event()

@@ -7,10 +7,10 @@ of other requests that end in the same turn of the loop.
 A little over 300 lines: the parts of a line, and what it is made of them, are read together.
 """
 
-import asyncio
 import contextlib
 import logging
 import re
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Mapping
 from contextvars import Context
@@ -215,7 +215,7 @@ def _begin_notes(logger: logging.Logger, counted: RequestMetrics) -> _Notes | No
     if notes is None or notes.pipeline is not pipeline or notes.logger is not logger:
         notes = counted.notes = _Notes(logger, pipeline, counted)
     with contextlib.suppress(RuntimeError):
-        asyncio.get_running_loop().call_soon(notes.write_due, context=Context())
+        get_running_loop().call_soon(notes.write_due, context=Context())
         notes.is_due = True
     return notes
 
