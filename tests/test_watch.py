@@ -404,8 +404,9 @@ async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, capl
     await failed.wait()
     monkeypatch.undo()
 
-    while await calls.get() is not None:
-        pass  # what was written, or all that may have been
+    async with asyncio.timeout(PATIENCE_S):
+        while await calls.get() is not None:
+            pass  # what was written, or all that may have been
     assert "failed, and goes on" in caplog.text
     write(root / "owners" / "a.py")
     assert await calls.get() == {"owners"}
