@@ -83,8 +83,8 @@ FEATURE = '''
 
     @routes.get("/blocks")
     async def block() -> None:
-        """Block the event loop."""
-        time.sleep(0.8)
+        """Block the event loop: well above the limit, of which a busy machine takes some."""
+        time.sleep(1.5)
 
 
     @routes.get("/waits")
