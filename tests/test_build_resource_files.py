@@ -212,6 +212,23 @@ def test_ruff_finds_nothing_in_some_of_the_operations_and_long_names(operations)
         formatted(render(plan_of(request)), "pets")
 
 
+def test_names_that_differ_by_their_zeros_are_imported_in_the_order_that_ruff_wants():
+    names = ("a_00_pets", "a_0_pets")
+    named = (resource({"name": {}}, name=name, item=f"{name}_one") for name in names)
+    source = draft(request_of("pets", *named))["__init__.py"].decode()
+    assert source.index("from .a_0_pets.routes") < source.index("from .a_00_pets.routes")
+
+
+def test_what_may_hold_nothing_is_tried_with_nothing():
+    fields = {
+        "none": {"type": "array", "items": {}, "maxItems": 0},
+        "empty": {"type": "string", "maxLength": 0},
+    }
+    source = render(plan_of(request_of("pets", resource(fields))))["tests/test_pets.py"]
+    assert '"none": st.lists(st.text(TEXT, max_size=50), max_size=0)' in source
+    assert '"empty": st.text(TEXT, max_size=0)' in source
+
+
 # Text from outside
 
 

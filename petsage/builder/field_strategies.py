@@ -23,8 +23,8 @@ def _values(field: PlannedField) -> Any:
     schema = field.schema
     match field.kind:
         case "text" if schema.pattern is None:
-            most = min(schema.maxLength or _LONG, max(_LONG, schema.minLength or 0))
-            return call("st.text", Name("TEXT"), **_sizes(schema.minLength, most))
+            sizes = _sizes(schema.minLength, schema.maxLength, _LONG)
+            return call("st.text", Name("TEXT"), **sizes)
         case "text" | "email" | "uri":
             return call("st.sampled_from", schema.examples or [field.example])
         case "enum":
@@ -42,8 +42,8 @@ def _values(field: PlannedField) -> Any:
         case "uuid":
             return Name("st.uuids().map(str)")
         case "array" if field.item is not None:
-            most = min(schema.maxItems or _MANY, max(_MANY, schema.minItems or 0))
-            return call("st.lists", strategy(field.item), **_sizes(schema.minItems, most))
+            sizes = _sizes(schema.minItems, schema.maxItems, _MANY)
+            return call("st.lists", strategy(field.item), **sizes)
     return call("st.fixed_dictionaries", Name(strategies_name(field)))
 
 
@@ -85,8 +85,12 @@ def changes_of(fields: Sequence[PlannedField]) -> Any:
     return Spread("FIELDS", {name: each for name, each in other.items() if each is not None})
 
 
-def _sizes(least: int | None, most: int) -> dict[str, int]:
-    return {**({"min_size": least} if least else {}), "max_size": most}
+def _sizes(least: int | None, most: int | None, usual: int) -> dict[str, int]:
+    """How long what is tried may be: as it is asked for, and without need no longer than usual."""
+    longest = max(usual, least or 0)
+    if most is not None:
+        longest = min(longest, most)
+    return {**({"min_size": least} if least else {}), "max_size": longest}
 
 
 def _bounds_of_integers(field: PlannedField) -> tuple[Any, Any]:
