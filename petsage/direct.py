@@ -238,7 +238,7 @@ class DirectHandler(StrictHandler):
             match = self._resource.table.find(path)
         except Problem:
             return None
-        mounted = match and match.routes.get(message.method)
+        mounted = match and match.route_for(message.method)
         if match is None or mounted is None:
             return self._resource.refusal(message.method, path, match)
         if not mounted.is_direct:

@@ -74,12 +74,50 @@ class Mounted:
 
 @dataclass(slots=True)
 class _Node:
-    """A place in the tree of paths."""
+    """A place in the tree of paths.
 
-    literals: dict[str, _Node] = field(default_factory=dict)
+    Of thousands, few are in the processor's caches, and fewer of their dictionaries. So most need
+    not be looked into: `got` is the route of `routes` that answers GET, and what is empty is one
+    for all, which nobody adds to.
+    """
+
+    literals: dict[str, _Node] = field(default_factory=lambda: _NO_LITERALS)
     name: _Node | None = None
-    routes: dict[str, Mounted] = field(default_factory=dict)
-    tail: dict[str, Mounted] = field(default_factory=dict)
+    got: Mounted | None = None
+    routes: dict[str, Mounted] = field(default_factory=lambda: _NO_ROUTES)
+    tail: dict[str, Mounted] = field(default_factory=lambda: _NO_ROUTES)
+
+    def literal(self, segment: str) -> _Node:
+        """The place that a segment leads to, made where there is none."""
+        if not self.literals:
+            self.literals = {}
+        return self.literals.setdefault(segment, _Node())
+
+    def add(self, route: Mounted) -> dict[str, Mounted]:
+        """Adds a route that ends here, whatever is left of the path where it has a tail.
+
+        Returns:
+            All that end here in the same way.
+
+        Raises:
+            RouteClash: another one has its method.
+        """
+        method, is_tail = route.compiled.route.method, route.compiled.path.tail
+        routes = (self.tail if is_tail else self.routes) or {}
+        if method in routes:
+            raise RouteClash(route, routes[method])
+        routes[method] = route
+        if method == "GET":
+            routes["HEAD"] = route  # nobody declares one
+        if is_tail:
+            self.tail = routes
+        else:
+            self.routes, self.got = routes, routes.get("GET")
+        return routes
+
+
+_NO_LITERALS: Final[dict[str, _Node]] = {}
+_NO_ROUTES: Final[dict[str, Mounted]] = {}
 
 
 class Match(NamedTuple):
@@ -87,6 +125,11 @@ class Match(NamedTuple):
 
     routes: dict[str, Mounted]
     values: tuple[str, ...]
+    got: Mounted | None
+
+    def route_for(self, method: str) -> Mounted | None:
+        """The route that answers a method, None where none does."""
+        return self.got if method == "GET" else self.routes.get(method)
 
     def values_of(self, mounted: Mounted) -> dict[str, str]:
         """What the path has for the names of one of the routes."""
@@ -154,16 +197,10 @@ class RouteTable:
                     node.name = _Node()
                 node = node.name
             else:
-                node = node.literals.setdefault(segment, _Node())
-        routes = node.tail if path.tail else node.routes
-        method = route.compiled.route.method
-        if method in routes:
-            raise RouteClash(route, routes[method])
-        routes[method] = route
-        if method == "GET":
-            routes["HEAD"] = route  # nobody declares one
+                node = node.literal(segment)
+        routes = node.add(route)
         if not path.names:
-            self._literal[path.text] = Match(routes, ())
+            self._literal[path.text] = Match(routes, (), routes.get("GET"))
 
 
 def _walk(root: _Node, segments: list[str]) -> Match | None:
@@ -188,15 +225,16 @@ def _walk(root: _Node, segments: list[str]) -> Match | None:
                 node, index = literal, index + 1
                 continue
             other = node.name
-        elif node.routes:
-            return Match(node.routes, tuple(values))
+        elif node.got is not None or node.routes:
+            return Match(node.routes, tuple(values), node.got)
         while index == end or not segments[index] or (other is None and not node.tail):
             if not turns:
                 return None
             node, index, count, other = turns.pop()
             del values[count:]
         if other is None:
-            return Match(node.tail, (*values, "/".join(segments[index:])))
+            rest = "/".join(segments[index:])
+            return Match(node.tail, (*values, rest), node.tail.get("GET"))
         if node.tail:
             turns.append((node, index, len(values), None))
         values.append(segments[index])
@@ -307,7 +345,7 @@ class TableResource(MatchedSubAppResource):
             if method == "OPTIONS" and path == "*":
                 return RequestMatch({}, _options(", ".join(METHODS)))
             return RequestMatch({}, _raiser(Problem(404, _detail_of(table, path))))
-        mounted = match.routes.get(method)
+        mounted = match.route_for(method)
         if mounted is None:
             return _wrong_method(match, method)
         return RequestMatch(match.values_of(mounted), mounted.compiled.run, mounted)
