@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from petsage.candidate import Candidate
 from petsage.catalog import CATALOG, Catalog
 from petsage.health import CHECKS, PROCESS_STATE, CheckRunner, ProcessState
 from petsage.making import Checker
@@ -25,6 +26,7 @@ def create_app(
     values: Mapping[web.AppKey[Any], Any] | None = None,
     only: str | None = None,
     with_folders: bool = True,
+    core: list[Candidate] | None = None,
     checker: Checker | None = None,
     read_settings: Callable[[], Settings] | None = None,
 ) -> web.Application:
@@ -38,6 +40,7 @@ def create_app(
         only: serves this feature and those that it needs, and no others; for tests.
         with_folders: whether the features in folders start with the application, too; where not,
             they do with `start_folders`.
+        core: what `load_core` has made of `SYSTEM_FEATURES`; made at the start where left out.
         checker: checks features before they are imported.
         read_settings: reads the settings again, for what they say of features.
     """
@@ -53,6 +56,7 @@ def create_app(
         settings,
         system=SYSTEM_FEATURES,
         requests=requests,
+        core=core,
         values=values,
         only=only,
         checker=checker,

@@ -40,6 +40,7 @@ class Catalog(CatalogView):
     Args:
         settings: which folders, what is disabled or required, each feature's own settings.
         system: the core's own features, by name.
+        core: what `load_core` has made of them; made at the start where left out.
         requests: where requests in hand are counted.
         values: what `FromApp` arguments get instead of what the applications have. A key counts
             as the one of the same name: a test's import of a feature makes keys of its own.
@@ -61,6 +62,7 @@ class Catalog(CatalogView):
         *,
         system: Mapping[str, Feature],
         requests: RequestMetrics,
+        core: list[Candidate] | None = None,
         values: Mapping[web.AppKey[Any], Any] | None = None,
         only: str | None = None,
         checker: Checker | None = None,
@@ -74,6 +76,7 @@ class Catalog(CatalogView):
         super().__init__(settings, current, Ledger(), reader)
         self._departures = Departures(current, self._ledger, reader, self.changes)
         self._system = dict(system)
+        self._core = core
         self._values = {repr(key): value for key, value in (values or {}).items()}
         self._only = only
         self._checker = checker
@@ -104,7 +107,9 @@ class Catalog(CatalogView):
         self._maker = Maker(
             self._settings.catalog, core, values=self._values, checker=self._checker
         )
-        loaded = await in_thread(load_core, self._system)
+        loaded = self._core
+        if loaded is None:
+            loaded = await in_thread(load_core, self._system)
         self._current.generation = 1
         self.resource.is_starting = True
         attempt = await self._maker.start(loaded)

@@ -1,6 +1,7 @@
 """One attempt at a check, in a process that is forked for it: features are imported here."""
 
 import contextlib
+import ctypes  # by the server, for all of its children, each of which would take longer
 import faulthandler
 import fcntl
 import gc
@@ -53,8 +54,6 @@ MUTE: Final = 117
 def set_process_option(option: int, value: int) -> None:
     """Linux's; elsewhere the group is killed all the same."""
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - in the child alone, and no part of the server's start
-
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import ref
 
 from aiohttp.http import WSCloseCode
 
 from petsage.accepting import ListeningSite
 from petsage.app import become_ready, create_app, start_folders
+from petsage.candidate import Candidate
 from petsage.catalog import CATALOG
 from petsage.checking import CheckProcess
 from petsage.connection import Runner
@@ -28,7 +29,9 @@ from petsage.descriptors import fit_connections
 from petsage.ending import Ending
 from petsage.entry import ASIDE, Entry
 from petsage.errors import StartError
+from petsage.essentials import Essentials
 from petsage.health import CHECKS, PROCESS_STATE
+from petsage.loader import load_core
 from petsage.logs.pipeline import Pipeline
 from petsage.logs.printed import PrintedLines
 from petsage.management import write_token
@@ -42,8 +45,9 @@ from petsage.sockets import (
     take_inherited_sockets,
     url_of,
 )
-from petsage.steady import Steady, begin_steady, end_copies, steady_loop
+from petsage.steady import Steady, begin_steady, end_copies, kind_of_loop, steady_loop
 from petsage.strays import Strays, run_to_end
+from petsage.system import SYSTEM_FEATURES
 from petsage.upkeep import Upkeep
 from petsage.worker import in_thread, join_threads
 
@@ -85,7 +89,7 @@ def run_server(
     Raises:
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
-    checker = CheckProcess.begin()  # before there are threads, sockets or handlers of signals
+    begun = _begin()  # before there are threads, sockets or handlers of signals
     ending = Ending()
     signals = StopSignals(ending.now)
     gc.disable()  # until it serves: what is made to start with stays
@@ -97,7 +101,7 @@ def run_server(
             Strays(pipeline),
             asyncio.Runner(loop_factory=steady_loop) as runner,
         ):
-            process = _Process(settings, signals, ending, checker, read_settings)
+            process = _Process(settings, signals, ending, begun, read_settings)
             loop = runner.get_loop()
             try:
                 run_to_end(loop, Steady(process.serve(announce), loop=loop, name="serve"))
@@ -109,6 +113,32 @@ def run_server(
         ending.wait_no_more()
         pipeline.uninstall()
         ending.wait()
+
+
+class _Begun(NamedTuple):
+    """What is there before anything else.
+
+    Attributes:
+        core: the core's own features, loaded.
+        essentials: as they are without any other feature.
+        checker: checks features before they are imported; None where there can be none.
+    """
+
+    core: list[Candidate]
+    essentials: Essentials
+    checker: CheckProcess | None
+
+
+def _begin() -> _Begun:
+    """Begins the child that checks, when what touches most of the memory is done.
+
+    A page that either process touches while both have it is copied: to take the essentials alone
+    took 10 ms behind the fork, and takes 1 before it.
+    """
+    kind_of_loop()
+    core = load_core(SYSTEM_FEATURES)
+    essentials = Essentials()
+    return _Begun(core, essentials, CheckProcess.begin())
 
 
 async def _end_tasks() -> None:
@@ -127,7 +157,7 @@ class _Process:
         settings: all of them.
         signals: what tells it to stop.
         ending: is begun when everything has been told to end.
-        checker: checks features before they are imported; None where there can be none.
+        begun: what is there already.
         read_settings: reads the settings again.
     """
 
@@ -136,7 +166,7 @@ class _Process:
         settings: Settings,
         signals: StopSignals,
         ending: Ending,
-        checker: CheckProcess | None,
+        begun: _Begun,
         read_settings: Callable[[], Settings] | None,
     ) -> None:
         self._ending = ending
@@ -144,11 +174,16 @@ class _Process:
         self._signals = signals
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._checker = checker
+        self._checker = begun.checker
         self._app = create_app(
-            settings, with_folders=False, checker=checker, read_settings=read_settings
+            settings,
+            with_folders=False,
+            core=begun.core,
+            checker=begun.checker,
+            read_settings=read_settings,
         )
-        self._upkeep = Upkeep(self._app[CATALOG].snapshots, self._look_again)
+        snapshots = self._app[CATALOG].snapshots
+        self._upkeep = Upkeep(begun.essentials, snapshots, self._look_again)
         self._watch: FolderWatch | None = None
         self._watching: asyncio.Task[None] | None = None
         self._runner = Runner(self._app, settings.server)

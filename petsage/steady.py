@@ -181,13 +181,18 @@ def _current_task() -> "asyncio.Task[Any] | None":
 
 def steady_loop() -> asyncio.AbstractEventLoop:
     """A new event loop, uvloop's where the platform has it, that no feature ends or takes over."""
-    try:
-        from uvloop import Loop as base  # noqa: N813, PLC0415 - absent on some platforms
-    except ImportError:
-        base = asyncio.SelectorEventLoop  # type: ignore[misc,assignment] # another of its kind
-    made: Any = type("SteadyLoop", (_SteadyLoop, base), {})
+    made: Any = type("SteadyLoop", (_SteadyLoop, kind_of_loop()), {})
     loop: asyncio.AbstractEventLoop = made()
     return loop
+
+
+def kind_of_loop() -> type[asyncio.AbstractEventLoop]:
+    """What `steady_loop` makes one of; imported by it, or before."""
+    try:
+        from uvloop import Loop  # noqa: PLC0415 - absent on some platforms
+    except ImportError:
+        return asyncio.SelectorEventLoop
+    return Loop
 
 
 class _SteadyLoop(asyncio.AbstractEventLoop):

@@ -77,17 +77,20 @@ class Upkeep:
     Not at all at once, which takes up to a millisecond: a request would wait for that.
 
     Args:
+        essentials: as they are before features come, who may well change them when they start.
         snapshots: the sources of what serves, to find who has done it.
         moved: is called when the working directory was another for a while.
     """
 
     def __init__(
-        self, snapshots: Callable[[], Iterable[Snapshot]], moved: Callable[[], None]
+        self,
+        essentials: Essentials,
+        snapshots: Callable[[], Iterable[Snapshot]],
+        moved: Callable[[], None],
     ) -> None:
+        self._essentials = essentials
         self._snapshots = snapshots
         self._moved = moved
-        # As they are before features come, who may well change them when they start.
-        self._essentials = Essentials()
         self._for_all = tuple(_for_all())
         self._of_log: tuple[_Need, ...] = ()
         self._looks: tuple[_Look, ...] = ()
