@@ -6,7 +6,6 @@ carry a fix for the developer. `Problem` is what a caller of the API gets: RFC 9
 Longer than 300 lines: both kinds, and how an error is read, are looked up in one place.
 """
 
-import difflib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,6 +95,8 @@ def printable(text: str) -> str:
 
 def nearest(name: str, right: Iterable[str]) -> str | None:
     """The right name that `name` was most likely meant to be, None where none is near."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
     matches = difflib.get_close_matches(name, list(right), n=1, cutoff=0.6)
     return matches[0] if matches else None
 

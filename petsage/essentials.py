@@ -24,6 +24,8 @@ _all, _callable, _delattr, _is, _map, _setattr, _type, _zip = (
 _KINDS: Final = frozenset((ABCMeta, BuiltinFunctionType, EnumType, FunctionType, ModuleType, type))
 _ALWAYS: Final = frozenset(("asyncio", "builtins", "json", "logging", "os", "threading", "time"))
 _OWN: Final = "petsage"
+# The core puts hooks of its own into these when it begins to serve.
+_HOOKED: Final = frozenset(("sys", "threading", "warnings"))
 _PARTS: Final = 32
 """The other modules are looked at in so many parts, one after another, and two each time."""
 
@@ -65,9 +67,14 @@ class _Kept:
     def __init__(self, name: str, module: ModuleType) -> None:
         self.name = name
         self.module = module
-        self._before: dict[str, Any] | None = module.__dict__.copy()
+        self._before: dict[str, Any] | None = None
         self._names: tuple[str, ...] = ()
         self._values: tuple[Any, ...] = ()
+        self.take()
+
+    def take(self) -> None:
+        """Takes what stands in it now for what is to stand in it."""
+        self._before = self.module.__dict__.copy()
 
     def replaced(self) -> list[Replaced]:
         """What of its functions, classes and modules is broken; of the core, what is another."""
@@ -112,15 +119,21 @@ class Essentials:
         self._names = frozenset(each.name for each in kept)
         self._builtins = _Kept("builtins", builtins)
         self._builtins.replaced()  # nothing could be picked out of it when it is broken
+        self._hooked = [each for each in kept if each.name in _HOOKED]
         self._always = [each for each in kept if each.name in _ALWAYS]
         others = [each for each in kept if each.name not in _ALWAYS]
         self._parts = cycle([others[number::_PARTS] for number in range(_PARTS)])
         others_too = self._look_at_others
         self.looks = (self._look_at_some, others_too, self._look_at_assigned, others_too)
 
+    def take_hooks(self) -> None:
+        """Takes what the core has put into a few modules meanwhile for what is to stand there."""
+        for each in self._hooked:
+            each.take()
+
     def forget(self) -> None:
         """Keeps nothing of any module, and finds nothing any more."""
-        self._always, self._parts = [], cycle([[]])
+        self._hooked, self._always, self._parts = [], [], cycle([[]])
 
     def mend_builtins(self) -> list[Replaced]:
         """What was broken of what each line needs, and is there again: nothing else could mend."""

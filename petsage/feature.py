@@ -14,7 +14,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, TypedDict, TypeVar, Unpack
 
@@ -206,15 +205,14 @@ class Feature:
         self.place = _place_of_caller()
 
 
-@dataclass(frozen=True)
-class CompiledRoute:
+class CompiledRoute(NamedTuple):
     """A route that can be served."""
 
     route: Route
     path: PathTemplate
     endpoint: Endpoint
     operation_id: str
-    run: Run = field(repr=False)
+    run: Run
 
 
 def compile_feature(

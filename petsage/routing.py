@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import unquote
 
@@ -27,7 +26,6 @@ from yarl import URL
 
 from petsage.answers import begin, fail, in_place_of, is_unstored, must_pass, respond_to
 from petsage.context import RequestContext
-from petsage.endpoint import Endpoint
 from petsage.errors import NOTHING_HERE, Problem, is_a
 from petsage.feature import CompiledRoute, Run
 from petsage.generation import Generation, Holder
@@ -41,7 +39,6 @@ _DOTS: Final = frozenset((".", ".."))
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True, slots=True)
 class Mounted:
     """A route in a table: whose it is, and the application under it, which has started.
 
@@ -53,26 +50,26 @@ class Mounted:
             nobody else on the way to its endpoint, and back, looks at it.
     """
 
-    feature: str
-    app: web.Application
-    compiled: CompiledRoute
-    generation: Generation
-    endpoint: Endpoint = field(init=False)
-    names: tuple[str, ...] = field(init=False)
-    template: str = field(init=False)
-    is_direct: bool = field(init=False)
+    __slots__ = (
+        *("app", "compiled", "endpoint", "feature", "generation", "is_direct", "names"),
+        "template",
+    )
 
-    def __post_init__(self) -> None:
-        """Works out, once, what every request asks: it looks here, and at few places more."""
-        endpoint = self.compiled.endpoint
-        is_alone = self.compiled.run is endpoint and not self.app.on_response_prepare
-        object.__setattr__(self, "endpoint", endpoint)
-        object.__setattr__(self, "names", self.compiled.path.names)
-        object.__setattr__(self, "template", self.compiled.path.text)
-        object.__setattr__(self, "is_direct", is_alone and not endpoint.takes_request)
+    def __init__(
+        self, feature: str, app: web.Application, compiled: CompiledRoute, generation: Generation
+    ) -> None:
+        self.feature = feature
+        self.app = app
+        self.compiled = compiled
+        self.generation = generation
+        # Worked out once: every request asks for these, here and at few places more.
+        self.endpoint = endpoint = compiled.endpoint
+        self.names = compiled.path.names
+        self.template = compiled.path.text
+        is_alone = compiled.run is endpoint and not app.on_response_prepare
+        self.is_direct = is_alone and not endpoint.takes_request
 
 
-@dataclass(slots=True)
 class _Node:
     """A place in the tree of paths.
 
@@ -81,11 +78,13 @@ class _Node:
     for all, which nobody adds to.
     """
 
-    literals: dict[str, _Node] = field(default_factory=lambda: _NO_LITERALS)
-    name: _Node | None = None
-    got: Mounted | None = None
-    routes: dict[str, Mounted] = field(default_factory=lambda: _NO_ROUTES)
-    tail: dict[str, Mounted] = field(default_factory=lambda: _NO_ROUTES)
+    __slots__ = ("got", "literals", "name", "routes", "tail")
+
+    def __init__(self) -> None:
+        self.literals = _NO_LITERALS
+        self.name: _Node | None = None
+        self.got: Mounted | None = None
+        self.routes = self.tail = _NO_ROUTES
 
     def literal(self, segment: str) -> _Node:
         """The place that a segment leads to, made where there is none."""

@@ -1,7 +1,7 @@
 """What a handler's signature may say, and what it is taken for once `signature_reader` read it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -32,12 +32,10 @@ class Query:
     deprecated: bool = False
 
 
-@dataclass(frozen=True)
 class Header(Query):
     """Takes an argument from a header; its name has dashes where the argument's has `_`."""
 
 
-@dataclass(frozen=True)
 class Cookie(Query):
     """Takes an argument from a cookie."""
 
@@ -156,7 +154,6 @@ class Flaw(NamedTuple):
     fix: str
 
 
-@dataclass(frozen=True, slots=True)
 class Parameter:
     """An argument that comes from the path, the query, a header or a cookie.
 
@@ -173,26 +170,38 @@ class Parameter:
         key: its name as multidicts of headers compare it: made so once, and not at each look.
     """
 
-    argument: str
-    where: Where
-    name: str
-    adapter: TypeAdapter[Any]
-    required: bool
-    many: bool = False
-    default: Any = None
-    marker: Query = Query()
-    list_names: frozenset[str] | None = None
-    validator: Any = field(init=False)
-    key: str = field(init=False)
+    __slots__ = (
+        *("adapter", "argument", "default", "key", "list_names", "many", "marker", "name"),
+        *("required", "validator", "where"),
+    )
 
-    def __post_init__(self) -> None:
-        """Works out, once, what every request asks."""
-        object.__setattr__(self, "validator", self.adapter.validator)
-        object.__setattr__(self, "key", istr(self.name) if self.where == "header" else self.name)
+    def __init__(
+        self,
+        argument: str,
+        where: Where,
+        name: str,
+        adapter: TypeAdapter[Any],
+        *,
+        required: bool,
+        many: bool = False,
+        default: Any = None,
+        marker: Query = Query(),
+        list_names: frozenset[str] | None = None,
+    ) -> None:
+        self.argument = argument
+        self.where = where
+        self.name = name
+        self.adapter = adapter
+        self.required = required
+        self.many = many
+        self.default = default
+        self.marker = marker
+        self.list_names = list_names
+        self.validator: Any = adapter.validator
+        self.key = istr(name) if where == "header" else name
 
 
-@dataclass(frozen=True)
-class BodyParameter:
+class BodyParameter(NamedTuple):
     """The argument that comes from the JSON body.
 
     Attributes:
@@ -235,8 +244,7 @@ class Returns(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """Where each of a handler's arguments comes from."""
 
     parameters: tuple[Parameter, ...]

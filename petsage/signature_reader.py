@@ -314,7 +314,7 @@ class _Reader:
                 where,
                 name,
                 kind.adapter,
-                required,
+                required=required,
                 many=kind.shape == "list",
                 default=None if required else parameter.default,
                 marker=marker,

@@ -89,6 +89,7 @@ class Upkeep:
         moved: Callable[[], None],
     ) -> None:
         self._essentials = essentials
+        essentials.take_hooks()
         self._snapshots = snapshots
         self._moved = moved
         self._for_all = tuple(_for_all())

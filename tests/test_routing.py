@@ -9,7 +9,6 @@ import itertools
 import json
 import sys
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -409,7 +408,7 @@ def prebuilt(template: str, count: int) -> RouteTable:
     [model] = table(template.format(i=0)).routes
     paths = (parse_path(template.format(i=number)) for number in range(count))
     return RouteTable(
-        replace(model, compiled=replace(model.compiled, path=path))
+        Mounted(model.feature, model.app, model.compiled._replace(path=path), model.generation)
         for path in paths
         if isinstance(path, PathTemplate)
     )

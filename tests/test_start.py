@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from petsage.feature import compile_feature
 from petsage.metrics import ConnectionCounts
 from petsage.serve_command import read_plain_words
 from petsage.sockets import listen
-from tests.conftest import write_feature
+from tests.conftest import clean_environment, write_feature
 
 LOADED = """
     import sys
@@ -30,6 +33,34 @@ LOADED = """
         return LOADED
 
     feature = Feature(routes)
+"""
+# Of what stands in modules, all that the server has put there since it took it for what is to be.
+SERVED = """
+import os, signal
+from petsage import server
+from petsage.settings import load_settings
+
+taken = []
+
+class Taken(server.Essentials):
+    def __init__(self):
+        super().__init__()
+        taken.append(self)
+
+def announce(*_):
+    [essentials] = taken
+    others = [each for _ in range(32) for each in next(essentials._parts)]
+    looked_at = [*essentials._always, *others]
+    for each in looked_at:
+        each.replaced()
+        for name, before in zip(each._names, each._values, strict=True):
+            if each.module.__dict__.get(name) is not before:
+                os.write(2, f"{each.name}.{name} is another\\n".encode())
+    os.write(2, f"{len(looked_at)} modules".encode())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+server.Essentials = Taken
+server.run_server(load_settings({"server": {"port": 0}}), announce=announce)
 """
 FIRST = {"host": "::1", "port": 8001}
 LATE_S = 0.2
@@ -61,6 +92,15 @@ def test_a_server_imports_no_command_and_no_watch_before_its_features(project, s
     assert "petsage.server" in loaded
     unwanted = {"typer", "rich", "petsage.commands", "petsage.watch", "watchfiles"}
     assert not loaded & unwanted
+
+
+def test_what_the_server_itself_sets_is_not_taken_for_a_feature_s_doing(project):
+    write_feature(project, "hello", LOADED)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED], cwd=project, env=clean_environment(),
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert re.fullmatch(r"\d{3,} modules", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(
