@@ -1,7 +1,6 @@
 """One attempt at a check, in a process that is forked for it: features are imported here."""
 
 import contextlib
-import ctypes  # by the server, for all of its children, each of which would take longer
 import faulthandler
 import fcntl
 import gc
@@ -39,6 +38,12 @@ from petsage.side_effects import find_words
 from petsage.signature import Flaw
 from petsage.snapshot import Snapshot
 
+# By the server, for all of its children: each of them would take longer.
+try:
+    import ctypes
+except ImportError:  # Python was built without it
+    ctypes = None  # type: ignore[assignment]
+
 # An accident (`os.write(3, …)`) is to hit nothing of ours.
 _HIGH: Final = 200
 _PR_SET_PDEATHSIG: Final = 1
@@ -52,8 +57,8 @@ MUTE: Final = 117
 
 
 def set_process_option(option: int, value: int) -> None:
-    """Linux's; elsewhere the group is killed all the same."""
-    if sys.platform == "linux":
+    """Linux's; elsewhere, and without `ctypes`, the group is killed all the same."""
+    if sys.platform == "linux" and ctypes is not None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 

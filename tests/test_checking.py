@@ -672,6 +672,14 @@ def test_the_client_side_of_aiohttp_is_imported_once_and_not_for_each_check(
     ], told.stderr
 
 
+def test_features_are_checked_where_python_was_built_without_ctypes(feature_folder, tmp_path):
+    program = f"import sys\nsys.modules['ctypes'] = None\n{COMMAND}print(process.restarts)\n"
+    script = tmp_path / "checks.py"
+    script.write_text(program, encoding="utf-8")
+    told = run(script, feature_folder("pets", "raise ValueError(1)"))
+    assert told.splitlines() == [*["the import raised ValueError: 1"] * 2, "False", "0"]
+
+
 def test_a_process_with_threads_does_not_fork(feature_folder):
     program = (
         "import asyncio, threading, warnings\nwarnings.simplefilter('error')\n"
