@@ -174,10 +174,13 @@ class FolderWatch:
                 else:
                     await self._wait(wait_s)
             except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
-                _log.exception("The watch of the features' folders failed, and goes on")
-                self._all_due = time.monotonic() + _AGAIN_S  # whatever was lost is found then
+                self._all_due = 0.0  # whatever was lost is found when it has rested
                 rested = self._loop.create_future()
                 self._loop.call_later(_AGAIN_S, rested.set_result, None)
+                try:  # noqa: SIM105 - a function less that may be broken
+                    _log.exception("The watch of the features' folders failed, and goes on")
+                except Exception:  # noqa: BLE001, S110 - that, too, may be broken # nosec B110
+                    pass
                 await rested
 
     async def _wait(self, wait_s: float | None) -> None:
@@ -205,6 +208,7 @@ class FolderWatch:
                     await self._look(ready)
                 else:
                     await self._wait(min((due - late for due in dues.values()), default=None))
+            call.result()  # raises where not even its failure could be dealt with
         finally:
             call.cancel()
             await asyncio.wait([call])
@@ -258,15 +262,16 @@ class FolderWatch:
                 self._paces[name].end(time.monotonic())
 
     def _failed(self, names: frozenset[str] | None) -> None:
-        """Logs it, and puts the names back: nothing else may ever be written there."""
+        """Puts the names back, for nothing else may ever be written there, and logs it."""
         self.failures += 1
-        told = "all features" if names is None else ", ".join(sorted(names))
-        _log.exception(
-            "A change on disk was not taken up: %s; it is tried again in %g s", told, self._again_s
-        )
-        due = time.monotonic() + self._again_s
-        self._again_s = min(self._again_s * 2, _AGAIN_MOST_S)
+        wait_s = self._again_s
+        due = time.monotonic() + wait_s
+        self._again_s = min(wait_s * 2, _AGAIN_MOST_S)
         if names is None:
             self._all_due = due if self._all_due is None else self._all_due
         for name in names or ():
             self._due.setdefault(name, due)
+        told = "all features" if names is None else ", ".join(sorted(names))
+        _log.exception(
+            "A change on disk was not taken up: %s; it is tried again in %g s", told, wait_s
+        )

@@ -198,9 +198,10 @@ def test_who_merely_uses_the_package_has_aiohttp_as_it_is() -> None:
         """
         import gc, sys
         from types import ModuleType
-        assert gc.isenabled() and not gc.get_freeze_count()
+        assert gc.isenabled()
+        frozen = gc.get_freeze_count()  # some of its own, in Python 3.12
         import petsage
-        assert gc.isenabled() and not gc.get_freeze_count()
+        assert gc.isenabled() and gc.get_freeze_count() == frozen
         assert type(sys.modules["aiohttp"]) is ModuleType
         assert "aiohttp.connector" in sys.modules
         """,

@@ -384,7 +384,12 @@ async def test_a_refresh_that_fails_holds_up_no_other_feature(root):
     await watch.stop()
 
 
-async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, caplog):
+def unable(*_, **__):
+    raise TypeError("it is a feature's")
+
+
+@pytest.mark.parametrize("logs", [True, False], ids=["logged", "and what logs"])
+async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, caplog, logs):
     calls: asyncio.Queue[Any] = asyncio.Queue()
 
     async def refresh(names):
@@ -397,9 +402,11 @@ async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, capl
 
     def broken(_):
         failed.set()
-        raise TypeError("it is a feature's")
+        unable()
 
     monkeypatch.setattr(asyncio, "timeout", broken)
+    if not logs:
+        monkeypatch.setattr(logging.Logger, "exception", unable)
     write(root / "pets" / "a.py")
     await failed.wait()
     monkeypatch.undo()
@@ -407,9 +414,40 @@ async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, capl
     async with asyncio.timeout(PATIENCE_S):
         while await calls.get() is not None:
             pass  # what was written, or all that may have been
-    assert "failed, and goes on" in caplog.text
+    assert ("failed, and goes on" in caplog.text) is logs
     write(root / "owners" / "a.py")
     assert await calls.get() == {"owners"}
+    await watch.stop()
+
+
+@pytest.mark.parametrize("broken", ["log", "wait"])
+async def test_what_is_broken_as_a_refresh_ends_loses_nothing_and_ends_no_watch(
+    root, monkeypatch, broken
+):
+    calls: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def refresh(names):
+        calls.put_nowait(names)
+        if names == {"pets"}:
+            # As where `isinstance` is none: both would call it.
+            monkeypatch.setattr(logging.Logger, "exception", unable)
+            if broken == "wait":
+                monkeypatch.setattr(asyncio, "wait", unable)
+            asyncio.get_running_loop().call_later(0.1, monkeypatch.undo)
+            raise ValueError
+
+    watch = FolderWatch([root], refresh, settle_ms=SETTLE_MS)
+    watch.start()
+    assert await calls.get() is None
+    write(root / "pets" / "a.py")
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert await calls.get() == {"pets"}
+        assert await calls.get() is None
+        write(root / "owners" / "a.py")
+        while "owners" not in (await calls.get() or ()):
+            pass
+    assert watch.failures
     await watch.stop()
 
 
