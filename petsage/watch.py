@@ -1,12 +1,12 @@
 """Changes on disk: which features' folders were written to, once they have been quiet."""
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -119,7 +119,7 @@ class FolderWatch:
 
         def tell(noticed: Noticed) -> None:
             # A loop that was closed without `stop` has nobody to tell.
-            with contextlib.suppress(RuntimeError):
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._note, noticed)
 
         for folder in self._folders:
@@ -177,15 +177,13 @@ class FolderWatch:
                 self._all_due = 0.0  # whatever was lost is found when it has rested
                 rested = self._loop.create_future()
                 self._loop.call_later(_AGAIN_S, rested.set_result, None)
-                try:  # noqa: SIM105 - a function less that may be broken
+                with suppress(Exception):  # what logs may be broken, too
                     _log.exception("The watch of the features' folders failed, and goes on")
-                except Exception:  # noqa: BLE001, S110 - that, too, may be broken # nosec B110
-                    pass
                 await rested
 
     async def _wait(self, wait_s: float | None) -> None:
         """Until something is noted, or for so long."""
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._noted.wait()
 
