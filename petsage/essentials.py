@@ -58,8 +58,8 @@ class Replaced(NamedTuple):
 class _Kept:
     """A module, and what stood in it when this was made.
 
-    A copy is soon made, and this at each start; what matters of it is picked out when it is first
-    looked at.
+    A copy is soon made, and this at each start; what matters of it is picked out later, at the
+    latest when it is first looked at.
     """
 
     __slots__ = ("_before", "_names", "_values", "module", "name")
@@ -76,10 +76,18 @@ class _Kept:
         """Takes what stands in it now for what is to stand in it."""
         self._before = self.module.__dict__.copy()
 
+    def pick(self) -> None:
+        """Picks out what is looked at; two threads at once do the same."""
+        before = self._before
+        if before is None:
+            return
+        values = {name: value for name, value in before.items() if _type(value) in _KINDS}
+        self._names, self._values = (*values,), (*values.values(),)
+        self._before = None
+
     def replaced(self) -> list[Replaced]:
         """What of its functions, classes and modules is broken; of the core, what is another."""
-        if self._before is not None:
-            self._pick(self._before)
+        self.pick()
         get: Callable[..., Any] = self.module.__dict__.get
         found: list[Replaced] = []
         if _all(_map(_is, _map(get, self._names), self._values)):
@@ -95,11 +103,6 @@ class _Kept:
                 found.append(Replaced(f"{self.name}.{name}", self.module, before))
         return found
 
-    def _pick(self, before: dict[str, Any]) -> None:
-        values = {name: value for name, value in before.items() if type(value) in _KINDS}
-        self._names, self._values = (*values,), (*values.values(),)
-        self._before = None
-
 
 class Essentials:
     """The functions, classes and modules that stand in the modules which are imported now.
@@ -111,7 +114,7 @@ class Essentials:
     """
 
     def __init__(self) -> None:
-        kept = [
+        self._kept = kept = [
             _Kept(name, module)
             for name, module in sys.modules.copy().items()
             if type(module) is ModuleType and name not in {"__main__", "__mp_main__"}
@@ -131,9 +134,14 @@ class Essentials:
         for each in self._hooked:
             each.take()
 
+    def pick(self) -> None:
+        """Picks out what is looked at of all modules, from any thread: else the first looks do."""
+        for each in self._kept:
+            each.pick()
+
     def forget(self) -> None:
         """Keeps nothing of any module, and finds nothing any more."""
-        self._hooked, self._always, self._parts = [], [], cycle([[]])
+        self._kept, self._hooked, self._always, self._parts = [], [], [], cycle([[]])
 
     def mend_builtins(self) -> list[Replaced]:
         """What was broken of what each line needs, and is there again: nothing else could mend."""

@@ -308,7 +308,7 @@ class _Process:
                 announce(self._address, entries)
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
-        self._watching = begin_steady(self._begin_watch(), name="begin to watch")
+        self._watching = begin_steady(self._begin_the_rest(), name="begin to watch")
 
     async def _take_from(self, sockets: list[socket.socket], *, patience_s: float = 0.0) -> None:
         """Serves what comes on sockets that listen, when their patience has come to its end."""
@@ -316,15 +316,18 @@ class _Process:
         self._site = ListeningSite(self._runner, sockets, counts, patience_s=patience_s)
         await self._site.start()
 
-    async def _begin_watch(self) -> None:
-        """Watches the folders of features, where that is wished.
+    async def _begin_the_rest(self) -> None:
+        """Begins what can wait: whoever has waited for the start is answered first."""
+        await asyncio.sleep(_FIRST_ANSWERS_S)
+        await self._begin_watch()
+        with contextlib.suppress(Exception):  # each look does it for itself, too
+            await in_thread(self._upkeep.prepare)
 
-        Whoever has waited for the start is answered first; what is written meanwhile is found.
-        """
+    async def _begin_watch(self) -> None:
+        """Watches the folders of features, where that is wished; what was written is found."""
         catalog = self._settings.catalog
         if not catalog.watch:
             return
-        await asyncio.sleep(_FIRST_ANSWERS_S)
         try:
             watch = await in_thread(import_module, "petsage.watch")
         except ImportError:

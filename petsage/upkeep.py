@@ -111,6 +111,10 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         self._look_later(loop, 0, Context())
 
+    def prepare(self) -> None:
+        """Does in a thread what the first looks, which hold up requests, would do otherwise."""
+        self._essentials.pick()
+
     def stop(self) -> None:
         """Looks no more."""
         if self._handle is not None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from petsage import Feature, Routes
 from petsage.accepting import ListeningSite
+from petsage.essentials import Essentials
 from petsage.feature import compile_feature
 from petsage.metrics import ConnectionCounts
 from petsage.serve_command import read_plain_words
@@ -101,6 +102,14 @@ def test_what_the_server_itself_sets_is_not_taken_for_a_feature_s_doing(project)
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert re.fullmatch(r"\d{3,} modules", done.stderr), done.stderr
+
+
+def test_what_is_picked_out_beforehand_is_found_broken_all_the_same(monkeypatch):
+    essentials = Essentials()
+    essentials.pick()
+    assert all(each._before is None for each in essentials._kept)
+    monkeypatch.setattr(asyncio, "sleep", None)
+    assert [each.name for each in essentials.looks[0]()] == ["asyncio.sleep"]
 
 
 @pytest.mark.parametrize(
