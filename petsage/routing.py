@@ -120,7 +120,7 @@ _NO_ROUTES: Final[dict[str, Mounted]] = {}
 
 
 class Match(NamedTuple):
-    """What a path leads to: the routes by method, HEAD too, and the values of its names."""
+    """A path's routes by method, HEAD too, the values of its names, and the route of GET."""
 
     routes: dict[str, Mounted]
     values: tuple[str, ...]

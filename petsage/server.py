@@ -308,7 +308,7 @@ class _Process:
                 announce(self._address, entries)
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
-        self._watching = begin_steady(self._begin_the_rest(), name="begin to watch")
+        self._watching = begin_steady(self._begin_the_rest(), name="begin the rest")
 
     async def _take_from(self, sockets: list[socket.socket], *, patience_s: float = 0.0) -> None:
         """Serves what comes on sockets that listen, when their patience has come to its end."""

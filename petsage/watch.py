@@ -176,10 +176,13 @@ class FolderWatch:
             except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
                 self._all_due = 0.0  # whatever was lost is found when it has rested
                 rested = self._loop.create_future()
-                self._loop.call_later(_AGAIN_S, rested.set_result, None)
+                timer = self._loop.call_later(_AGAIN_S, rested.set_result, None)
                 with suppress(Exception):  # what logs may be broken, too
                     _log.exception("The watch of the features' folders failed, and goes on")
-                await rested
+                try:
+                    await rested
+                finally:
+                    timer.cancel()
 
     async def _wait(self, wait_s: float | None) -> None:
         """Until something is noted, or for so long."""

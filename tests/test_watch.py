@@ -420,6 +420,26 @@ async def test_what_is_broken_for_a_moment_ends_no_watch(root, monkeypatch, capl
     await watch.stop()
 
 
+async def test_a_watch_that_ends_amid_its_rest_leaves_no_timer(root, monkeypatch):
+    monkeypatch.setattr("petsage.watch._AGAIN_S", 0.02)
+    loop, failed, faults = asyncio.get_running_loop(), asyncio.Event(), []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+
+    def broken(*_, **__):
+        failed.set()
+
+    monkeypatch.setattr(FolderWatch, "_take", unable)
+    monkeypatch.setattr(logging.Logger, "exception", broken)
+    watch = FolderWatch([root], lambda _: failed.wait(), settle_ms=SETTLE_MS)
+    watch.start()
+    await failed.wait()
+    await watch.stop()
+    is_past = asyncio.Event()
+    loop.call_later(0.05, is_past.set)
+    await is_past.wait()
+    assert not faults
+
+
 @pytest.mark.parametrize("broken", ["log", "wait"])
 async def test_what_is_broken_as_a_refresh_ends_loses_nothing_and_ends_no_watch(
     root, monkeypatch, broken
