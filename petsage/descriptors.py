@@ -1,6 +1,9 @@
 """Whether the process may open as many descriptors as its connections need."""
 
+import contextlib
 import logging
+import os
+import sys
 from typing import Final
 
 from petsage.errors import StartError
@@ -36,6 +39,28 @@ _LEAST: Final = 16
 _log = logging.getLogger(__name__)
 
 
+def make_room(max_connections: int) -> None:
+    """Has Linux make its table of descriptors as large as so many connections need.
+
+    It is made larger whenever it is full: at 64 descriptors, 256, 512 and so on. In a process of
+    several threads, who opens that one waits until no processor reads the old table any more, and
+    the event loop with it: for 10 to 20 ms each time. So this is for before there are threads.
+
+    Args:
+        max_connections: `[server].max_connections`.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl  # noqa: PLC0415 - not on every platform
+
+    highest = _allowed(_wanted(max_connections)) - 1
+    with (
+        contextlib.suppress(OSError),  # there is less room: it grows as it is filled
+        open(os.devnull, "rb") as nothing,  # noqa: PTH123 - a descriptor, any
+    ):
+        os.close(fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, highest))
+
+
 def fit_connections(max_connections: int) -> int:
     """How many connections there may be: so many, or as many as the process may have open.
 
@@ -47,7 +72,7 @@ def fit_connections(max_connections: int) -> int:
     Raises:
         StartError: there is no room for even a few.
     """
-    wanted = max_connections + surplus_above(max_connections) + OTHERS
+    wanted = _wanted(max_connections)
     allowed = _allowed(wanted)
     if allowed >= wanted:
         return max_connections
@@ -66,3 +91,7 @@ def fit_connections(max_connections: int) -> int:
         raise StartError(said, fix=fix)
     _log.warning("%s: it serves %d connections at most; fix: %s", said, fits, fix)
     return fits
+
+
+def _wanted(max_connections: int) -> int:
+    return max_connections + surplus_above(max_connections) + OTHERS

@@ -25,7 +25,7 @@ from petsage.candidate import Candidate
 from petsage.catalog import CATALOG
 from petsage.checking import CheckProcess
 from petsage.connection import Runner
-from petsage.descriptors import fit_connections
+from petsage.descriptors import fit_connections, make_room
 from petsage.ending import Ending
 from petsage.entry import ASIDE, Entry
 from petsage.errors import StartError
@@ -90,6 +90,7 @@ def run_server(
         StartError: the port cannot be listened on, or a required feature does not serve.
     """
     begun = _begin()  # before there are threads, sockets or handlers of signals
+    make_room(settings.server.max_connections)
     ending = Ending()
     signals = StopSignals(ending.now)
     gc.disable()  # until it serves: what is made to start with stays

@@ -29,7 +29,7 @@ from petsage.health import PROCESS_STATE
 from petsage.metrics import CONNECTIONS, ConnectionCounts
 from petsage.sockets import listen
 from petsage.wheel import Wheel
-from tests.conftest import errors_of
+from tests.conftest import clean_environment, errors_of
 
 PATIENCE_S = 30.0
 MIB = 1024**2
@@ -955,6 +955,50 @@ def test_there_are_descriptors_for_as_many_connections_as_are_taken():
     command = [sys.executable, "-c", FIT, *cases]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert run.stdout == "".join(cases.values())
+
+
+ROOM = """
+import os, resource, signal, sys, threading
+from petsage import server
+from petsage.settings import load_settings
+
+resource.setrlimit(resource.RLIMIT_NOFILE, 2 * (int(sys.argv[1]),))
+
+def size():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("FDSize"))
+
+def make_room(max_connections):
+    made(max_connections)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    said = f"{threading.active_count()} {size() >= max_connections} {highest < 100}"
+    os.write(2, said.encode())
+
+def announce(address, entries):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+made, server.make_room = server.make_room, make_room
+settings = load_settings({"server": {"port": 0, "max_connections": 1000}})
+server.run_server(settings, announce=announce)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there its size is told")
+@pytest.mark.parametrize(("limit", "is_large"), [(2000, True), (200, False)])
+def test_the_table_of_descriptors_is_made_large_before_there_are_threads(project, limit, is_large):
+    (project / "features").mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", ROOM, str(limit)],
+        cwd=project,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    threads, was_made, is_closed = run.stderr.split()
+    assert (threads, was_made) == ("1", str(is_large))
+    assert is_closed == "True", "what made it large"
 
 
 def address_of(server: Any) -> tuple[str, int]:
