@@ -271,6 +271,31 @@ async def test_what_cannot_be_used_is_told_and_mended(begin, sqlite_url, path, l
         assert await _add(client, "a", 1) == 201
 
 
+async def test_it_tries_on_whatever_a_feature_breaks_and_cancels(
+    begin, sqlite_url, path, monkeypatch
+):
+    path.mkdir()
+    tries, again = [], asyncio.Event()
+    async with begin(sqlite_url) as client:
+        database = client.app[CATALOG]._current.serving["notes"].running.app[DATABASE]
+        bring_up = database._engine.bring_up
+
+        async def look(function):
+            tries.append(function)
+            if len(tries) == 2:
+                again.set()
+            return await bring_up(function)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(database._engine, "bring_up", look)
+            patched.setattr(asyncio, "sleep", None)
+            database._task.cancel()
+            async with asyncio.timeout(20):
+                await again.wait()
+        path.rmdir()
+        await _until(client, 200)
+
+
 async def test_a_disk_that_is_full_is_503_for_who_writes(begin, sqlite_url, path, log_lines):
     async with begin(sqlite_url) as client:
         assert await _add(client, "a", 1) == 201

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+from asyncio import sleep  # by a name that no feature can break for it
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import perf_counter
 from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Protocol, TypeVar
@@ -186,17 +187,18 @@ class Database:
             await asyncio.wait({task, first}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             first.cancel()
-        if task.done():
+        if task.done() and not task.cancelled():
             task.result()
 
     async def stop(self) -> None:
         """Ends what goes on behind, and lets go of what is kept of statements."""
-        for task in (self._task, self._look):
+        tasks = self._task, self._look
+        self._task = self._look = None
+        for task in tasks:
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
-        self._task = self._look = None
         self._mark = None
         self._engine.forget()
 
@@ -229,7 +231,10 @@ class Database:
             self._task.add_done_callback(self._note_end)
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if task is self._task:  # a feature has done it, which ends whatever tasks there are
+                self._begin()
+        elif (error := task.exception()) is not None:
             self._reason = f"its tables cannot be brought up to date: {words_of(error)}"
             if self._tried.is_set():  # else whoever started it is told
                 _log.error("The tables of feature %s: %s", self._feature, error, exc_info=error)
@@ -248,7 +253,7 @@ class Database:
                 if self._counts.away:
                     self._counts.note_back("write")
                 return
-            await asyncio.sleep(pause_s)
+            await sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _migrate(self, connection: Connection) -> None:
