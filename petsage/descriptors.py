@@ -42,9 +42,9 @@ _log = logging.getLogger(__name__)
 def make_room(max_connections: int) -> None:
     """Has Linux make its table of descriptors as large as so many connections need.
 
-    It is made larger whenever it is full: at 64 descriptors, 256, 512 and so on. In a process of
-    several threads, who opens that one waits until no processor reads the old table any more, and
-    the event loop with it: for 10 to 20 ms each time. So this is for before there are threads.
+    It is made twice as large whenever it is full: at 64 descriptors, 128, 256 and so on. In a
+    process of several threads, who opens that one waits until no processor reads the old table any
+    more, and the event loop with it: for 10 to 20 ms. So this is for before there are threads.
 
     Args:
         max_connections: `[server].max_connections`.
