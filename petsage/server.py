@@ -49,7 +49,7 @@ from petsage.steady import Steady, begin_steady, end_copies, kind_of_loop, stead
 from petsage.strays import Strays, run_to_end
 from petsage.system import SYSTEM_FEATURES
 from petsage.upkeep import Upkeep
-from petsage.worker import in_thread, join_threads
+from petsage.worker import in_thread, join_threads, rest
 
 if TYPE_CHECKING:
     from petsage.watch import FolderWatch
@@ -64,6 +64,7 @@ _LOOK_S: Final = 0.02
 _START_PATIENCE_S: Final = 0.25
 # To look at the folders once more takes a while, in which whoever has waited would wait on.
 _FIRST_ANSWERS_S: Final = 0.1
+_AGAIN_S: Final = 0.5
 # So many objects more than before are looked through for cycles. Requests in hand are no garbage,
 # and some 40 objects each: with CPython's 700, a score of them would have it look each time.
 _YOUNG: Final = 10_000
@@ -309,7 +310,8 @@ class _Process:
                 announce(self._address, entries)
             except OSError as error:  # nobody looks any more, and the log has all of it
                 _log.warning("The terminal is not told what PetSage serves: %s", error)
-        self._watching = begin_steady(self._begin_the_rest(), name="begin the rest")
+        loop = asyncio.get_running_loop()
+        self._watching = begin_steady(self._begin_the_rest(loop), name="begin the rest")
 
     async def _take_from(self, sockets: list[socket.socket], *, patience_s: float = 0.0) -> None:
         """Serves what comes on sockets that listen, when their patience has come to its end."""
@@ -317,10 +319,18 @@ class _Process:
         self._site = ListeningSite(self._runner, sockets, counts, patience_s=patience_s)
         await self._site.start()
 
-    async def _begin_the_rest(self) -> None:
+    async def _begin_the_rest(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins what can wait: whoever has waited for the start is answered first."""
-        await asyncio.sleep(_FIRST_ANSWERS_S)
-        await self._begin_watch()
+        await rest(loop, _FIRST_ANSWERS_S)
+        is_watching = False
+        while not is_watching:
+            try:
+                await self._begin_watch()
+                is_watching = True
+            except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
+                with contextlib.suppress(Exception):  # what logs may be broken, too
+                    _log.exception("The folders of features are not watched yet; it is tried again")
+                await rest(loop, _AGAIN_S)
         with contextlib.suppress(Exception):  # each look does it for itself, too
             await in_thread(self._upkeep.prepare)
 
@@ -330,18 +340,23 @@ class _Process:
         if not catalog.watch:
             return
         try:
-            watch = await in_thread(import_module, "petsage.watch")
+            module = await in_thread(import_module, "petsage.watch")
         except ImportError:
             _log.exception("The folders of features are not watched; fix: install PetSage anew")
             return
         served = self._app[CATALOG]
-        self._watch = watch.FolderWatch(
+        watch: FolderWatch = module.FolderWatch(
             catalog.folders,
             served.refresh,
             settle_ms=catalog.settle_ms,
             meanwhile=served.take_away,
         )
-        self._watch.start()
+        try:
+            watch.start()
+        except Exception:
+            await watch.stop()
+            raise
+        self._watch = watch
 
     def _look_again(self) -> None:
         if self._watch is not None:

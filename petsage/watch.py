@@ -12,7 +12,7 @@ from typing import Final
 
 from petsage.changes import FolderChanges, Noticed
 from petsage.steady import begin_steady
-from petsage.worker import in_thread
+from petsage.worker import in_thread, rest
 
 _log = logging.getLogger(__name__)
 
@@ -175,14 +175,9 @@ class FolderWatch:
                     await self._wait(wait_s)
             except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
                 self._all_due = 0.0  # whatever was lost is found when it has rested
-                rested = self._loop.create_future()
-                timer = self._loop.call_later(_AGAIN_S, rested.set_result, None)
                 with suppress(Exception):  # what logs may be broken, too
                     _log.exception("The watch of the features' folders failed, and goes on")
-                try:
-                    await rested
-                finally:
-                    timer.cancel()
+                await rest(self._loop, _AGAIN_S)
 
     async def _wait(self, wait_s: float | None) -> None:
         """Until something is noted, or for so long."""

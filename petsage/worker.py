@@ -1,4 +1,4 @@
-"""A function that blocks, run in a thread of its own and to its end."""
+"""A function that blocks, run in a thread of its own and to its end; and a while without work."""
 
 import asyncio
 import contextlib
@@ -110,3 +110,13 @@ def join_threads() -> None:
     """Waits for whatever still runs, for however long it takes."""
     for thread in list(_running):
         thread.join()
+
+
+async def rest(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    """As `asyncio.sleep`, by nothing of `asyncio` that a feature can break for all."""
+    rested = loop.create_future()
+    timer = loop.call_later(seconds, rested.set_result, None)
+    try:
+        await rested
+    finally:
+        timer.cancel()

@@ -63,6 +63,22 @@ def announce(*_):
 server.Essentials = Taken
 server.run_server(load_settings({"server": {"port": 0}}), announce=announce)
 """
+# What its lifespan does keeps the watch from beginning; the second is over after a while.
+BREAKS = """
+    import asyncio, sys, types
+
+    from petsage import Feature, Routes
+
+    async def lifespan(app):
+        {line}
+        yield
+
+    feature = Feature(Routes(), lifespan=lifespan)
+"""
+NO_SLEEP = "asyncio.sleep = None"
+NO_WATCH = """name = "petsage.watch"
+        sys.modules[name] = types.ModuleType(name)
+        asyncio.get_running_loop().call_later(0.7, sys.modules.pop, name)"""
 FIRST = {"host": "::1", "port": 8001}
 LATE_S = 0.2
 
@@ -93,6 +109,19 @@ def test_a_server_imports_no_command_and_no_watch_before_its_features(project, s
     assert "petsage.server" in loaded
     unwanted = {"typer", "rich", "petsage.commands", "petsage.watch", "watchfiles"}
     assert not loaded & unwanted
+
+
+@pytest.mark.parametrize(("line", "is_told"), [(NO_SLEEP, False), (NO_WATCH, True)])
+def test_folders_are_watched_whatever_a_feature_breaks_as_it_starts(
+    project, start_server, line, is_told
+):
+    write_feature(project, "breaks", BREAKS.format(line=line))
+    server = start_server()
+    write_feature(project, "late", LOADED)
+    server.wait_for(lambda each: "Feature late was added" in each["message"])
+    told = [each for each in server.lines if "are not watched yet" in each["message"]]
+    assert [each["level"] for each in told[:1]] == ["ERROR"] * is_told
+    assert server.get("/api/v1/loaded")[0] == 200
 
 
 def test_what_the_server_itself_sets_is_not_taken_for_a_feature_s_doing(project):
