@@ -24,10 +24,12 @@ from petsage.leavings import Leavings
 from petsage.lifespan import RunningApp
 from petsage.loader import load_candidates, unload, use_inspection
 from petsage.ordering import find_failed_need, put_in_order
+from petsage.patches import FIX, Target, find_targets
 from petsage.settings import CatalogSettings
 from petsage.shared_database import SHARED_DATABASE
 from petsage.signature import AppParameter, Flaw
 from petsage.snapshot import Snapshot
+from petsage.strays import tell
 from petsage.worker import in_thread
 
 _log = logging.getLogger(__name__)
@@ -269,7 +271,9 @@ class Maker:
         if candidate.feature.lifespan is not None:
             app.cleanup_ctx.append(candidate.feature.lifespan)
         running = RunningApp(candidate.name, app, self._settings.start_timeout_s)
+        targets = find_targets(candidate.snapshot) if candidate.snapshot is not None else []
         error, was_cut = await running.started()
+        _put_back(targets, candidate.name)
         if error is not None:
             candidate.error = error
             place = candidate.place_in(error) or place_of(candidate.feature.lifespan)
@@ -326,6 +330,16 @@ def _judge(
             attempt.failed.append(candidate)
             if candidate.name in must_stand:
                 attempt.spoilt.append(candidate)
+
+
+def _put_back(targets: Sequence[Target], name: str) -> None:
+    """Puts back at once what a lifespan has changed, and the rest of a change may need."""
+    for each in targets:
+        if each.is_changed:
+            each.put_back()
+            changed = f"has changed {each.name} as it started, which was put back"
+            where = f"{each.place.file}:{each.place.line}"
+            tell(name, f"{changed}; it may be {where}", None, fix=FIX, kind="process-changed")
 
 
 async def _let_go(loaded: Sequence[Candidate]) -> None:

@@ -26,6 +26,7 @@ _LIKELY: Final = re.compile(
     """,
     re.MULTILINE | re.VERBOSE,
 )
+FIX: Final = "take it out; the process is every feature's"
 ABSENT: Final = object()
 """What stands where there is nothing."""
 

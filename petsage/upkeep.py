@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from petsage.essentials import Essentials, Replaced
-from petsage.patches import find_assigned
+from petsage.patches import FIX, find_assigned
 from petsage.side_effects import find_words, look_at_umask
 from petsage.snapshot import Snapshot
 from petsage.strays import tell
@@ -33,7 +33,6 @@ _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.25
 """How often each thing is looked at; what is still so at the next look is put back."""
 
-_FIX: Final = "take it out; the process is every feature's"
 _PUT_BACK: Final = "was put back"
 _OWN_VARIABLES: Final = "PETSAGE_"
 
@@ -158,7 +157,7 @@ class Upkeep:
         said = f"has changed {need.what} while PetSage serves, which {outcome}"
         if places:
             said += f"; it may be {', '.join(places.values())}"
-        tell(name, said, None, fix=_FIX, kind="process-changed")
+        tell(name, said, None, fix=FIX, kind="process-changed")
 
 
 def _mended(need: _Need) -> str:
