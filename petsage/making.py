@@ -268,10 +268,12 @@ class Maker:
         app[SHARED_DATABASE] = self._core[SHARED_DATABASE]
         if candidate.settings is not None:
             app[SETTINGS] = candidate.settings
+        targets: list[Target] = []
         if candidate.feature.lifespan is not None:
             app.cleanup_ctx.append(candidate.feature.lifespan)
+            if candidate.snapshot is not None:
+                targets = await in_thread(find_targets, candidate.snapshot)
         running = RunningApp(candidate.name, app, self._settings.start_timeout_s)
-        targets = find_targets(candidate.snapshot) if candidate.snapshot is not None else []
         error, was_cut = await running.started()
         _put_back(targets, candidate.name)
         if error is not None:
