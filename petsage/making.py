@@ -335,9 +335,9 @@ def _judge(
 
 
 def _put_back(targets: Sequence[Target], name: str) -> None:
-    """Puts back at once what a lifespan has changed, and the rest of a change may need."""
+    """Puts back at once what a lifespan has broken, and the rest of a change may need."""
     for each in targets:
-        if each.is_changed:
+        if each.is_broken:
             each.put_back()
             changed = f"has changed {each.name} as it started, which was put back"
             where = f"{each.place.file}:{each.place.line}"

@@ -50,6 +50,12 @@ class Target(NamedTuple):
         """Whether something else stands there now."""
         return value_in(self.owner, self.name.rpartition(".")[2]) is not self.before
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it could be called, and can no more."""
+        now = value_in(self.owner, self.name.rpartition(".")[2])
+        return callable(self.before) and not callable(now)
+
     def put_back(self) -> None:
         """Puts in what stood there before."""
         setattr(self.owner, self.name.rpartition(".")[2], self.before)
