@@ -46,15 +46,19 @@ class Target(NamedTuple):
     before: Any
 
     @property
+    def now(self) -> Any:
+        """What stands there now."""
+        return value_in(self.owner, self.name.rpartition(".")[2])
+
+    @property
     def is_changed(self) -> bool:
         """Whether something else stands there now."""
-        return value_in(self.owner, self.name.rpartition(".")[2]) is not self.before
+        return self.now is not self.before
 
     @property
     def is_broken(self) -> bool:
         """Whether it could be called, and can no more."""
-        now = value_in(self.owner, self.name.rpartition(".")[2])
-        return callable(self.before) and not callable(now)
+        return callable(self.before) and not callable(self.now)
 
     def put_back(self) -> None:
         """Puts in what stood there before."""

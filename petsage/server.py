@@ -322,11 +322,10 @@ class _Process:
     async def _begin_the_rest(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins what can wait: whoever has waited for the start is answered first."""
         await rest(loop, _FIRST_ANSWERS_S)
-        is_watching = False
-        while not is_watching:
+        while True:
             try:
                 await self._begin_watch()
-                is_watching = True
+                break
             except Exception:  # noqa: BLE001 - a feature may have broken what it calls, for a moment
                 with contextlib.suppress(Exception):  # what logs may be broken, too
                     _log.exception("The folders of features are not watched yet; it is tried again")

@@ -90,6 +90,7 @@ class Database:
         self._reason = "its tables are being brought up to date"
         self._task: asyncio.Task[None] | None = None
         self._look: asyncio.Task[None] | None = None
+        self._is_over = False
 
     async def read(
         self, ask: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -192,13 +193,13 @@ class Database:
 
     async def stop(self) -> None:
         """Ends what goes on behind, and lets go of what is kept of statements."""
-        tasks = self._task, self._look
-        self._task = self._look = None
-        for task in tasks:
+        self._is_over = True
+        for task in (self._task, self._look):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
+        self._task = self._look = None
         self._mark = None
         self._engine.forget()
 
@@ -221,7 +222,7 @@ class Database:
     def _begin(self) -> None:
         """Begins to bring the tables up to date; nothing is asked of them meanwhile."""
         self._mark = None
-        if self._task is None or self._task.done():
+        if not self._is_over and (self._task is None or self._task.done()):
             self._tried = asyncio.Event()
             self._task = asyncio.create_task(
                 self._bring_up(),
@@ -232,8 +233,7 @@ class Database:
 
     def _note_end(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
-            if task is self._task:  # a feature has done it, which ends whatever tasks there are
-                self._begin()
+            self._begin()  # unless it is over, a feature has done it, to whatever tasks there are
         elif (error := task.exception()) is not None:
             self._reason = f"its tables cannot be brought up to date: {words_of(error)}"
             if self._tried.is_set():  # else whoever started it is told
