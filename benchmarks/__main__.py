@@ -25,10 +25,8 @@ def main() -> int:
     # Where a shell has begun this in the background, servers would inherit that it is ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What a shell or make has left open. Where its number is high, the kernel makes a larger table
-    # of descriptors for wrk, which then connects without the pause in which that grows: uvloop,
-    # which sends the answers of a turn in the order of their addresses, changes that order from
-    # turn to turn after that, for one in twenty. PetSage's p99 was 2.7 ms then, and 2.1 without.
+    # What a shell or make has left open: where its number is high, the kernel makes a larger table
+    # of descriptors for wrk, too, and PetSage's p99 was 2.7 ms and not 2.1 (docs/decisions/0009).
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     try:
         plan = _plan(options)
